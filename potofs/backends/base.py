@@ -1,0 +1,213 @@
+"""What a backend is: bytes of conversations, and what may happen to them at once.
+
+A backend stores for each user one running conversation and its archives, as bytes that it never looks into. What it
+knows of a record is where it ends and, for those of a caller that may try again, a fingerprint. To know what its bytes
+hold (after a restart, or when another program appended) it asks the `scan` function that it was opened with.
+
+A new backend is one module with a subclass of `Backend`, and one entry in the group `potofs.backends`.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import NamedTuple, Self
+
+#: What makes two records the same message, as the layer above decides it.
+Fingerprint = bytes
+#: The fingerprints of all messages in a conversation's bytes, one a message, in order.
+Scan = Callable[[bytes], Iterable[Fingerprint]]
+
+#: Every committed record ends in this.
+RECORD_END = b"\n---\n"
+
+
+def seam(tail: bytes) -> bytes:
+    """What has to stand between a conversation that ends in `tail` (its last bytes) and the next record.
+
+    Nothing after a whole record or at the beginning; else the marker, so that a torn tail stays by itself.
+    """
+    if not tail or tail.endswith(RECORD_END) or tail == RECORD_END[1:]:
+        return b""
+    return RECORD_END[1:] if tail.endswith(b"\n") else RECORD_END
+
+
+class Record(NamedTuple):
+    """One message's bytes on their way in."""
+
+    #: The document and its terminator.
+    data: bytes
+    fingerprint: Fingerprint
+    #: Whether it may be a second try (its timestamp was given, not made up just now): then it is stored only once.
+    retry: bool
+
+
+class Stat(NamedTuple):
+    """What is known of a conversation without reading it."""
+
+    #: Its number for life, through archival and compression; an inode number, below 2^63.
+    id: int
+    #: Bytes, uncompressed.
+    size: int
+    #: Last append, nanoseconds since 1970.
+    mtime_ns: int
+    #: Last change of anything, its name included; nanoseconds since 1970.
+    ctime_ns: int
+
+
+class Archived(NamedTuple):
+    """One archive in a listing."""
+
+    name: str
+    stat: Stat
+
+
+class Appended(NamedTuple):
+    """What an append did."""
+
+    #: Records stored, those left out as given before not counted.
+    stored: int
+    #: The archive that the conversation became, if it reached its threshold.
+    archived_as: str | None
+
+
+class Usage(NamedTuple):
+    """How full the backend's place is, as statvfs(3) has it (blocks of `block_size` bytes)."""
+
+    block_size: int
+    blocks: int
+    blocks_free: int
+    blocks_available: int
+
+
+class Reader(ABC):
+    """An opened conversation; it stays readable as it is, whatever becomes of its name."""
+
+    @abstractmethod
+    def stat(self) -> Stat:
+        """Its present size and times."""
+
+    @abstractmethod
+    def read(self, offset: int, size: int) -> bytes:
+        """At most `size` bytes from `offset` on; fewer only at the end."""
+
+    @abstractmethod
+    def close(self) -> None: ...
+
+    def read_all(self) -> bytes:
+        """All bytes that it has now."""
+        return self.read(0, self.stat().size)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+class Backend(ABC):
+    """A place for conversations. Thread-safe and synchronous; OSError comes through as the system said it.
+
+    `wait=False` asks for an answer without waiting: LockContended if another writer is at work on the user.
+    A user need not exist to be appended to. NotFound names a user, conversation or archive that is not there.
+    """
+
+    #: Whether `append` waits for a disk or a network even when no other writer is there.
+    append_blocks: bool = True
+
+    @abstractmethod
+    def prepare(self, *, create: bool) -> None:
+        """Reaches its place, and makes it if told to; raises NotFound if it is not there, OSError if it cannot."""
+
+    # Users
+
+    @abstractmethod
+    def users(self) -> Iterator[str]:
+        """The ids of all users, in no order."""
+
+    @abstractmethod
+    def users_changed(self) -> int:
+        """When a user was last added (nanoseconds since 1970); 0 if never."""
+
+    @abstractmethod
+    def has_user(self, user: str) -> bool: ...
+
+    @abstractmethod
+    def create_user(self, user: str, profile: bytes) -> None:
+        """Makes a user without conversations; raises AlreadyExists."""
+
+    @abstractmethod
+    def user_changed(self, user: str) -> int:
+        """When a conversation of the user came, went or was renamed (nanoseconds since 1970)."""
+
+    @abstractmethod
+    def read_profile(self, user: str) -> bytes:
+        """What is stored of the user beside conversations; empty if nothing is."""
+
+    # Conversations; an archive of None is the running one
+
+    @abstractmethod
+    def stat(self, user: str, archive: str | None = None) -> Stat:
+        """A running conversation that is empty does not exist."""
+
+    @abstractmethod
+    def open(self, user: str, archive: str | None = None) -> Reader: ...
+
+    @abstractmethod
+    def archives(self, user: str) -> list[Archived]:
+        """All archives of a user, in no order."""
+
+    @abstractmethod
+    def append(self, user: str, records: Sequence[Record], *, wait: bool = True) -> Appended:
+        """Adds records to the running conversation, all in one atomic append, or none.
+
+        A record that may be a second try is left out if its fingerprint is in the running conversation or the newest
+        archive. Archives the conversation if it has reached the threshold after that.
+        """
+
+    @abstractmethod
+    def sync(self, user: str) -> None:
+        """Makes everything appended durable."""
+
+    @abstractmethod
+    def archive(self, user: str, name: str | None = None, *, wait: bool = True) -> str:
+        """Turns the running conversation into an archive and returns its name; by default the present time.
+
+        Raises AlreadyExists if the name is taken.
+        """
+
+    @abstractmethod
+    def set_times(self, user: str, archive: str | None, mtime_ns: int) -> None:
+        """Sets a conversation's time of last append."""
+
+    # Copying: bytes as they are
+
+    @abstractmethod
+    def put_archive(self, user: str, name: str, data: bytes, mtime_ns: int) -> None:
+        """Stores a whole archive; raises AlreadyExists."""
+
+    @abstractmethod
+    def put_current(self, user: str, data: bytes, mtime_ns: int) -> None:
+        """Stores a whole running conversation; raises AlreadyExists if there is one."""
+
+    # What could not become a message
+
+    @abstractmethod
+    def set_aside(self, user: str, data: bytes) -> str:
+        """Keeps bytes that were refused, and returns the name that they are kept under (a time)."""
+
+    @abstractmethod
+    def set_asides(self, user: str) -> list[Archived]:
+        """What was set aside and is still there, in no order."""
+
+    @abstractmethod
+    def open_set_aside(self, user: str, name: str) -> Reader: ...
+
+    @abstractmethod
+    def remove_set_aside(self, user: str, name: str) -> None: ...
+
+    # The place
+
+    @abstractmethod
+    def usage(self) -> Usage: ...
+
+    def close(self) -> None:  # noqa: B027  (most backends hold nothing)
+        """Lets go of what it holds."""

@@ -1,0 +1,1 @@
+"""The filesystem backend: the tree of the document under a root, one plain file a conversation."""

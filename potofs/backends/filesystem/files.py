@@ -1,0 +1,107 @@
+"""Files of the backend: reading them, and writing so that a file is there whole or not at all."""
+
+import os
+from collections.abc import Callable
+from contextlib import suppress
+
+from potofs.backends.base import Reader, Stat
+from potofs.backends.filesystem.layout import DIRECTORY_MODE, FILE_MODE
+from potofs.backends.filesystem.sync import sync_directory
+
+
+def stat_of(found: os.stat_result) -> Stat:
+    """What a conversation's file says of it."""
+    return Stat(found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
+
+
+class FileReader(Reader):
+    """A plain file, opened."""
+
+    def __init__(self, path: str) -> None:
+        self._descriptor = os.open(path, os.O_RDONLY)
+
+    def stat(self) -> Stat:
+        return stat_of(os.fstat(self._descriptor))
+
+    def read(self, offset: int, size: int) -> bytes:
+        return os.pread(self._descriptor, size, offset)
+
+    def read_all(self) -> bytes:
+        pieces = []
+        offset = 0
+        while piece := self.read(offset, 1 << 24):
+            pieces.append(piece)
+            offset += len(piece)
+        return b"".join(pieces)
+
+    def sync(self) -> None:
+        """Makes its bytes durable; raises OSError."""
+        os.fdatasync(self._descriptor)
+
+    def close(self) -> None:
+        os.close(self._descriptor)
+
+
+def append_whole(descriptor: int, data: bytes, size: int) -> None:
+    """Appends to a file of `size` bytes, all or nothing; raises OSError.
+
+    The caller holds the lock, so that nobody else has appended behind it when a failed write is cut off again.
+    """
+    try:
+        done = os.write(descriptor, data)
+        # Short only where the disk is nearly full; going on says why, or finds room after all.
+        while done < len(data):
+            done += os.write(descriptor, data[done:])
+    except OSError:
+        os.ftruncate(descriptor, size)
+        raise
+
+
+def create_whole(path: str, data: bytes, *, mtime_ns: int | None = None, durable: bool = True) -> None:
+    """Makes a new file that is complete as soon as it has its name; raises FileExistsError, OSError."""
+    folder = os.path.dirname(path)
+    # Told apart by thread and process; what a killed process leaves is hidden and of use to nobody.
+    scratch = f"{folder}/.{os.getpid()}.{os.urandom(4).hex()}.new"
+    descriptor = os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_EXCL, FILE_MODE)
+    try:
+        try:
+            append_whole(descriptor, data, 0)
+            if mtime_ns is not None:
+                os.utime(descriptor, ns=(mtime_ns, mtime_ns))
+            if durable:
+                os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+        # Unlike rename(2), link(2) never replaces.
+        os.link(scratch, path)
+    finally:
+        os.unlink(scratch)
+    if durable:
+        sync_directory(folder)
+
+
+def make_directories(path: str) -> None:
+    """Makes a directory and those above it, for their owner alone; raises OSError."""
+    with suppress(FileExistsError):
+        try:
+            os.mkdir(path, DIRECTORY_MODE)
+        except FileNotFoundError:
+            make_directories(os.path.dirname(path))
+            os.mkdir(path, DIRECTORY_MODE)
+
+
+def changed(path: str) -> int:
+    """When names in a directory last changed (nanoseconds since 1970); 0 if it is not there."""
+    try:
+        return os.stat(path).st_mtime_ns
+    except FileNotFoundError:
+        return 0
+
+
+def first_free(name: str, is_taken: Callable[[str], bool]) -> str:
+    """The name, or the name with the first of -2, -3, … that is not taken."""
+    number, candidate = 1, name
+    while is_taken(candidate):
+        number += 1
+        candidate = f"{name}-{number}"
+    return candidate

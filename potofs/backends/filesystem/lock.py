@@ -1,0 +1,94 @@
+"""Who may change a user's files: one at a time, among threads, processes and servers that share the root.
+
+The lock is flock(2) on a file of the user that is never removed, so that nobody can hold the lock of a file that has
+gone. Threads of this process queue on a lock in memory first: flock has no queue, and no time limit either.
+"""
+
+import fcntl
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from potofs.backends.filesystem.layout import FILE_MODE
+from potofs.errors import DeadlineExceeded, LockContended
+
+# How often a lock that another process holds is tried again: soon at first, for appends are short (seconds).
+_FIRST_PAUSE = 0.0005
+_LONGEST_PAUSE = 0.008
+
+
+class _Queue:
+    """The threads of this process that want one user's lock."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.wanted_by = 0
+
+
+class UserLocks:
+    """The locks of all users of one root."""
+
+    def __init__(self, path_of: Callable[[str], str], timeout_ms: int) -> None:
+        self._path_of = path_of
+        self._timeout = timeout_ms / 1000
+        self._guard = threading.Lock()
+        self._queues: dict[str, _Queue] = {}
+
+    @contextmanager
+    def held(self, user: str, *, wait: bool) -> Iterator[None]:
+        """Holds the lock of a user whose folder exists.
+
+        Raises LockContended at once if it may not wait, DeadlineExceeded if it waited too long.
+        """
+        deadline = time.monotonic() + (self._timeout if wait else 0)
+        with self._queued(user) as lock:
+            if not lock.acquire(timeout=self._timeout) if wait else not lock.acquire(blocking=False):
+                raise self._given_up(user, wait)
+            try:
+                # Opened anew each time: a lock belongs to an open file, and a child process would inherit this one's.
+                descriptor = os.open(self._path_of(user), os.O_RDWR | os.O_CREAT, FILE_MODE)
+                try:
+                    if not self._flock(descriptor, deadline):
+                        raise self._given_up(user, wait)
+                    yield
+                finally:
+                    os.close(descriptor)
+            finally:
+                lock.release()
+
+    @contextmanager
+    def _queued(self, user: str) -> Iterator[threading.Lock]:
+        with self._guard:
+            queue = self._queues.setdefault(user, _Queue())
+            queue.wanted_by += 1
+        try:
+            yield queue.lock
+        finally:
+            with self._guard:
+                queue.wanted_by -= 1
+                if not queue.wanted_by:
+                    del self._queues[user]
+
+    @staticmethod
+    def _flock(descriptor: int, deadline: float) -> bool:
+        pause = _FIRST_PAUSE
+        while True:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                if time.monotonic() + pause > deadline:
+                    return False
+                time.sleep(pause)
+                pause = min(2 * pause, _LONGEST_PAUSE)
+            else:
+                return True
+
+    def _given_up(self, user: str, wait: bool) -> LockContended | DeadlineExceeded:
+        if not wait:
+            return LockContended(f"user {user!r}: another writer is at work")
+        return DeadlineExceeded(
+            f"user {user!r}: another writer has held {self._path_of(user)} for {self._timeout:g} s (lockTimeoutMs); "
+            "nothing was changed, try again"
+        )

@@ -1,0 +1,97 @@
+"""Where a journal lives and how it behaves, as plain data.
+
+    file:///var/lib/poto
+    file:///var/lib/poto?archiveThreshold=500&fsync=close
+
+Names and defaults of the settings are those of the document's configuration file.
+"""
+
+import os
+from typing import Final, Literal, TypeVar
+from urllib.parse import parse_qsl, unquote, urlsplit
+
+import msgspec
+
+from potofs.errors import ConfigError
+
+#: Where the journal is if nobody says otherwise: the document's development default.
+DEFAULT_ROOT: Final = "./data/dialogues"
+#: The largest record that is taken (bytes); it fits into one write of the kernel.
+MAX_MESSAGE_BYTES: Final = 1 << 20
+
+
+class Settings(msgspec.Struct, frozen=True, rename="camel", forbid_unknown_fields=True):
+    """What every backend can be told."""
+
+    #: A conversation is archived by itself once it has this many messages; 0: never.
+    archive_threshold: int = 100
+    #: A conversation may not grow longer than this (messages); the smaller of the two archives; 0: no limit.
+    max_conversation_length: int = 1000
+    #: How long to wait for another writer of the same user (milliseconds).
+    lock_timeout_ms: int = 5000
+
+    def __post_init__(self) -> None:
+        if min(self.archive_threshold, self.max_conversation_length, self.lock_timeout_ms) < 0:
+            raise ValueError("archiveThreshold, maxConversationLength and lockTimeoutMs have to be 0 or more")
+
+    @property
+    def archive_at(self) -> int:
+        """The number of messages at which a conversation is archived by itself; 0: never."""
+        return min(filter(None, (self.archive_threshold, self.max_conversation_length)), default=0)
+
+
+class FilesystemSettings(Settings, frozen=True, rename="camel", forbid_unknown_fields=True):
+    """What the filesystem backend can be told."""
+
+    #: When appended bytes are forced to disk: before an append returns, when its handle is closed, or never.
+    fsync: Literal["always", "close", "never"] = "always"
+
+
+SettingsType = TypeVar("SettingsType", bound=Settings)
+
+
+class Where(msgspec.Struct, frozen=True):
+    """A backend and its place."""
+
+    #: The backend's name, as in a URL: file, redis.
+    scheme: str
+    #: Its place: for files an absolute path.
+    place: str
+    #: Settings by the configuration file's names, as they were written.
+    options: dict[str, str] = {}
+
+    def settings(self, kind: type[SettingsType]) -> SettingsType:
+        """Its options as settings; raises ConfigError for an unknown name or a value that cannot be."""
+        try:
+            return msgspec.convert(self.options, kind, strict=False)
+        except msgspec.ValidationError as error:
+            names = ", ".join(field.encode_name for field in msgspec.structs.fields(kind))
+            raise ConfigError(f"{self}: {error}; the settings are {names}") from None
+
+    def __str__(self) -> str:
+        """The URL without its options; for a log or a list of mounts."""
+        return f"{self.scheme}://{self.place}"
+
+
+def root(directory: str) -> Where:
+    """The file backend in a directory; `--root DIR` is short for this."""
+    return Where("file", os.path.abspath(directory))
+
+
+def parse(url: str) -> Where:
+    """A backend URL, taken apart; raises ConfigError if it is none."""
+    parts = urlsplit(url)
+    if not parts.scheme:
+        raise ConfigError(f"{url!r} is not a backend URL: write file:///var/lib/poto, or give --root DIR")
+    if parts.fragment:
+        raise ConfigError(f"{url!r}: a # in a backend URL is written %23")
+    try:
+        options = dict(parse_qsl(parts.query, keep_blank_values=True, strict_parsing=bool(parts.query)))
+    except ValueError:
+        raise ConfigError(f"{url!r}: what follows ? has to be name=value&name=value") from None
+    place = unquote(parts.netloc + parts.path)
+    if parts.scheme == "file":
+        if parts.netloc or not place.startswith("/"):
+            raise ConfigError(f"{url!r}: a file URL has three slashes and a whole path, file:///var/lib/poto")
+        place = os.path.abspath(place)
+    return Where(parts.scheme, place, options)

@@ -1,0 +1,62 @@
+"""What can go wrong, as types: each says what was refused, where, why, and the way out.
+
+Every layer raises these and `OSError` (of the operating system, passed on as it is). The command line prints them in
+one line; `fuse.errnos` turns them into errno values; nothing else needs to know more than the class.
+"""
+
+
+class PotofsError(Exception):
+    """Base of every error that potofs raises on purpose; its text is one line meant for a person."""
+
+
+class ConfigError(PotofsError):
+    """A setting, an option or a backend URL cannot be used."""
+
+
+class InvalidMessage(PotofsError):
+    """Bytes or values that are not a message: wrong YAML, a missing key, an unknown role."""
+
+    def __init__(self, reason: str, *, offset: int | None = None) -> None:
+        super().__init__(reason if offset is None else f"at byte {offset}: {reason}")
+        self.reason = reason
+        self.offset = offset
+
+
+class MessageTooLarge(InvalidMessage):
+    """One record is larger than the configured size."""
+
+
+class NotFound(PotofsError):
+    """No such user, conversation or archive."""
+
+
+class AlreadyExists(PotofsError):
+    """The name is taken; nothing is ever replaced."""
+
+
+class NotPermitted(PotofsError):
+    """The journal is append-only, and this would change or remove what was said."""
+
+
+class InvalidName(NotPermitted):
+    """A name that no user or archive can have."""
+
+
+class NameTooLong(PotofsError):
+    """A name of more bytes than a file system takes."""
+
+
+class Stale(PotofsError):
+    """What was looked up has moved since (archived, mostly); looking the name up again finds what is there now."""
+
+
+class Unsupported(PotofsError):
+    """The backend does not have this capability."""
+
+
+class LockContended(PotofsError):
+    """Another writer holds the user's lock at this moment, and the caller asked not to wait. Nothing was done."""
+
+
+class DeadlineExceeded(PotofsError):
+    """The backend did not answer in time. Trying again cannot store a message twice."""

@@ -1,0 +1,84 @@
+"""What may be appended as it was typed, and what potofs adds to it: a timestamp, a terminator, and nothing else."""
+
+from collections.abc import Iterator
+
+from potofs import times
+from potofs.backends.base import RECORD_END, Record
+from potofs.errors import InvalidMessage
+from potofs.journal import reading, record, values, yamldoc
+from potofs.journal.message import ChatMessage, fingerprint
+from potofs.journal.stream import documents
+
+
+def from_message(message: ChatMessage) -> Record:
+    """The record of a message made by a program; raises InvalidMessage."""
+    if message.timestamp:
+        return Record(record.encode(message), fingerprint(message), retry=True)
+    stamped = ChatMessage(message.role, message.content, times.now(), message.metadata, message.extra)
+    return Record(record.encode(stamped), fingerprint(stamped), retry=False)
+
+
+def from_bytes(data: bytes) -> Record:
+    """The record of a document as somebody appended it, with or without its terminator.
+
+    The bytes stay as they are. Raises InvalidMessage if this is not one whole valid message, or if it would not read
+    the same everywhere.
+    """
+    (document,) = documents(data)
+    text = data[document.start : document.end]
+    message = reading.parse(text)
+    _refuse_ambiguous(text.decode().removeprefix("\ufeff"))
+    if text.lstrip(b"\xef\xbb\xbf \t\r\n")[:1] == b"%":
+        raise InvalidMessage("a %YAML or %TAG line cannot stand inside a conversation: leave it out")
+    retry = bool(message.timestamp)
+    if not retry:
+        timestamp = times.now()
+        text, message = _stamped(text, message, timestamp)
+    whole = data[: document.start] + text + data[document.end :]
+    if not whole.endswith(RECORD_END):
+        whole += b"\n---\n" if not whole.endswith(b"\n") else b"---\n"
+    return Record(whole, fingerprint(message), retry)
+
+
+def _refuse_ambiguous(text: str) -> None:
+    found = values.first_ambiguous(text.replace("\r\n", "\n"))
+    if found is None:
+        return
+    line = text.count("\n", 0, found.start()) + 1
+    code = ord(found[0])
+    raise InvalidMessage(
+        f"line {line} has the character U+{code:04X}, which not every YAML parser reads alike: "
+        f'write it as "\\u{code:04x}" in double quotes'
+    )
+
+
+def _stamped(text: bytes, message: ChatMessage, timestamp: str) -> tuple[bytes, ChatMessage]:
+    """A document without a timestamp, and the same with one."""
+    source = text.decode()
+    expected = ChatMessage(message.role, message.content, timestamp, message.metadata, message.extra)
+    for candidate in _with_timestamp(source, timestamp):
+        stamped = candidate.encode()
+        try:
+            if reading.parse(stamped) == expected:
+                return stamped, expected
+        except InvalidMessage:
+            continue
+    raise InvalidMessage("the key timestamp is missing, and there is no place to add it: write it yourself")
+
+
+def _with_timestamp(source: str, timestamp: str) -> Iterator[str]:
+    """The places where a timestamp may be added to a document, the best first."""
+    brace = len(source) - len(source.lstrip(" \t\r\n"))
+    mapping = None if source[brace : brace + 1] == "{" else yamldoc.load(source)
+    if mapping is None or mapping.flow:
+        # Behind the opening brace: before the closing one there may be a comma already.
+        inside = (brace if mapping is None else mapping.start) + 1
+        yield f'{source[:inside]}"timestamp": {values.quoted(timestamp)}, {source[inside:]}'
+        return
+    line = record.timestamp_line(timestamp)
+    newline = "\r\n" if "\r\n" in source else "\n"
+    indentation = " " * mapping.column
+    whole = source if source.endswith("\n") else source + newline
+    # Last, where people look for it; but a comment or a quoted line at the end may be in the way.
+    yield f"{whole}{indentation}{line}{newline}"
+    yield f"{source[: mapping.start]}{line}{newline}{indentation}{source[mapping.start :]}"

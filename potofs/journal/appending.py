@@ -1,0 +1,150 @@
+"""How bytes that somebody writes piece by piece become messages: one appender for each opened handle.
+
+A write stores every record whose terminator it brings, all in one append, before it returns. The rest waits here. When
+the handle is closed, a waiting tail is stored if it is a whole message; what is no message in the end is set aside,
+never dropped. A write that fails stores nothing of itself, and the writes after it fail up to the next terminator, so
+that no record is ever put together around a hole.
+
+No threads, no I/O of its own: what it needs of the journal are two functions.
+"""
+
+import logging
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+from potofs.backends.base import Record
+from potofs.config import MAX_MESSAGE_BYTES
+from potofs.errors import InvalidMessage, LockContended, MessageTooLarge, PotofsError
+from potofs.journal import admission, reading, stream
+
+log = logging.getLogger(__name__)
+
+# Below this, what waits is looked at after every write (bytes); above, whenever it has grown by half.
+_CHEAP_TO_CHECK = 1 << 15
+
+
+class Commit(Protocol):
+    """Stores records, all or none; with wait=False it raises LockContended instead of waiting."""
+
+    def __call__(self, records: Sequence[Record], *, wait: bool) -> object: ...
+
+
+class Appender:
+    """What one handle has written and not yet stored. To be used by one caller at a time."""
+
+    def __init__(self, commit: Commit, set_aside: Callable[[bytes], str], max_bytes: int = MAX_MESSAGE_BYTES) -> None:
+        self._commit = commit
+        self._set_aside = set_aside
+        self._max_bytes = max_bytes
+        self._waiting = b""
+        # How much of what waits has no terminator, and how much of it could still become a message (bytes).
+        self._searched = 0
+        self._checked = 0
+        # What could be neither stored nor set aside; tried again at the end.
+        self._refused: list[bytes] = []
+        # While records are skipped after a failed write: the unfinished last line. None: nothing is skipped.
+        self._skipped: bytes | None = None
+
+    @property
+    def waiting(self) -> int:
+        """Bytes that were written and are not stored yet."""
+        return len(self._waiting)
+
+    def write(self, data: bytes, *, wait: bool = True) -> None:
+        """Takes in bytes and stores the records that they end.
+
+        Raises InvalidMessage (MessageTooLarge) for what is no message or can become none, and what storing raises;
+        nothing of `data` is stored then. After LockContended nothing has changed: call again with wait=True.
+        """
+        if self._skipped is not None:
+            self._skip(self._skipped + data)
+            raise InvalidMessage("this belongs to a record that was refused: go on after the next --- line")
+        try:
+            records, rest = self._split(self._waiting + data)
+            if records:
+                self._commit(records, wait=wait)
+        except LockContended:
+            raise
+        except (PotofsError, OSError):
+            self._put_aside(self._waiting)
+            self._skip(self._waiting + data)
+            self._wait_for(b"")
+            raise
+        if records:
+            self._checked = 0
+        self._wait_for(rest)
+
+    def flush(self, *, wait: bool = True) -> None:
+        """Stores what waits if it is a whole message.
+
+        Raises InvalidMessage if it is none, and then it goes on waiting; and what storing raises.
+        """
+        tail = self._waiting
+        if stream.says_nothing(tail):
+            self._wait_for(b"")
+            return
+        if tail[-1:] not in (b"\r", b"\n") and not tail.endswith(b"\n---"):
+            raise InvalidMessage("the last line is not finished: end it with a newline")
+        if not any(True for _ in stream.documents(tail)):
+            raise InvalidMessage("nothing but comments: a message has the keys role and content")
+        self._commit([admission.from_bytes(tail)], wait=wait)
+        self._wait_for(b"")
+
+    def close(self) -> None:
+        """Sets aside what never became a message; raises OSError if even that cannot be."""
+        self._put_aside(self._waiting)
+        self._wait_for(b"")
+        refused, self._refused = self._refused, []
+        for data in refused:
+            self._set_aside(data)
+
+    def _split(self, buffer: bytes) -> tuple[list[Record], bytes]:
+        """The records that end in the buffer, and what is left; raises InvalidMessage."""
+        records: list[Record] = []
+        start = 0
+        # A marker may have been cut in two: look again from the beginning of the line.
+        if stream.has_marker(buffer, buffer.rfind(b"\n", 0, self._searched) + 1):
+            for document in stream.documents(buffer):
+                if not document.terminated or (document.stop == len(buffer) and buffer[-1:] not in b"\r\n"):
+                    break
+                records.append(admission.from_bytes(self._sized(buffer[start : document.stop])))
+                start = document.stop
+        rest = self._sized(buffer[start:])
+        self._refuse_hopeless(rest, 0 if records else self._checked)
+        return records, rest
+
+    def _sized(self, data: bytes) -> bytes:
+        if len(data) > self._max_bytes:
+            raise MessageTooLarge(f"a message of more than {self._max_bytes} bytes: say it in several")
+        return data
+
+    def _refuse_hopeless(self, tail: bytes, checked: int) -> None:
+        """Raises InvalidMessage if no continuation could make a message of the complete lines of the tail."""
+        if _CHEAP_TO_CHECK < len(tail) < checked * 3 // 2:
+            return
+        lines = tail[: tail.rfind(b"\n") + 1]
+        for document in stream.documents(lines):
+            reading.refuse_hopeless(lines[document.start : document.end])
+        self._checked = len(tail)
+
+    def _wait_for(self, rest: bytes) -> None:
+        self._waiting = rest
+        self._searched = len(rest)
+        if not rest:
+            self._checked = 0
+
+    def _skip(self, data: bytes) -> None:
+        """Notes that data were refused; skipping is over once they end in a terminator."""
+        lines = data.rstrip(b"\r\n")
+        last = data[lines.rfind(b"\n") + 1 :]
+        # No marker's line is longer than this, but for blanks that nobody writes.
+        self._skipped = None if stream.ends_in_marker(last) else data[data.rfind(b"\n") + 1 :][:64]
+
+    def _put_aside(self, data: bytes) -> None:
+        if stream.says_nothing(data):
+            return
+        try:
+            self._set_aside(data)
+        except (PotofsError, OSError) as error:
+            log.warning("%d bytes that are no message could not be set aside yet: %s", len(data), error)
+            self._refused.append(data)

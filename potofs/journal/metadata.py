@@ -1,0 +1,51 @@
+"""metadata.yaml: what is known of a user.
+
+Stored are only `createdAt` and `preferences`; everything else is derived when somebody looks. Source: "User Metadata"
+of the design document.
+"""
+
+from typing import Any
+
+from potofs import times
+from potofs.backends.base import Backend
+from potofs.errors import InvalidMessage
+from potofs.journal import reading, values, yamldoc
+from potofs.journal.summary import Summaries
+
+
+def new_profile(user: str) -> bytes:
+    """What is stored of a user who has just been made."""
+    return values.block({"userId": user, "createdAt": times.now()}).encode()
+
+
+def render(backend: Backend, summaries: Summaries, user: str) -> bytes:
+    """The whole file of a user."""
+    stored = _stored(backend.read_profile(user))
+    summary = summaries.of_user(user)
+    created = stored.get("createdAt")
+    if not isinstance(created, str):
+        # A folder that another program made: nobody knows better than its first message.
+        created = None if summary.first_ns is None else times.iso(summary.first_ns)
+    average = round(summary.response_time / summary.responses) if summary.responses else None
+    items: dict[str, Any] = {
+        "userId": user,
+        "createdAt": created,
+        "lastActivity": None if summary.last_ns is None else times.iso(summary.last_ns),
+        "totalMessages": summary.messages,
+    }
+    if isinstance(stored.get("preferences"), dict):
+        items["preferences"] = stored["preferences"]
+    items["statistics"] = {
+        "userMessages": summary.user_messages,
+        "assistantMessages": summary.assistant_messages,
+        "averageResponseTime": average,
+        "totalTokens": summary.tokens,
+    }
+    return values.block(items).encode()
+
+
+def _stored(profile: bytes) -> dict[str, Any]:
+    try:
+        return reading.plain_values(yamldoc.load(reading.text_of(profile)).items)
+    except InvalidMessage:
+        return {}  # Missing or damaged: what can be derived is shown all the same.
