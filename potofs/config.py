@@ -8,7 +8,7 @@ Names and defaults of the settings are those of the document's configuration fil
 
 import os
 from typing import Final, Literal, TypeVar
-from urllib.parse import parse_qsl, unquote, urlsplit
+from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit
 
 import msgspec
 
@@ -67,6 +67,12 @@ class Where(msgspec.Struct, frozen=True):
         except msgspec.ValidationError as error:
             names = ", ".join(field.encode_name for field in msgspec.structs.fields(kind))
             raise ConfigError(f"{self}: {error}; the settings are {names}") from None
+
+    @property
+    def url(self) -> str:
+        """The whole URL, which `parse` reads back."""
+        query = f"?{urlencode(self.options)}" if self.options else ""
+        return f"{self.scheme}://{quote(self.place)}{query}"
 
     def __str__(self) -> str:
         """The URL without its options; for a log or a list of mounts."""

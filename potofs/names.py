@@ -11,6 +11,7 @@ leave no folder and hide nowhere (`..` is `%2E.`), and reads back to exactly one
 """
 
 import re
+from collections.abc import Callable
 
 from potofs.errors import InvalidName, NameTooLong
 
@@ -72,3 +73,12 @@ def archive_name(file_name: str) -> str:
     if archive == "current":
         raise InvalidName("an archive cannot be called 'current': that is the running conversation")
     return archive
+
+
+def first_free(name: str, is_taken: Callable[[str], bool]) -> str:
+    """The name, or the name with the first of -2, -3, … that is not taken."""
+    number, candidate = 1, name
+    while is_taken(candidate):
+        number += 1
+        candidate = f"{name}-{number}"
+    return candidate

@@ -112,6 +112,8 @@ class Backend(ABC):
 
     #: Whether `append` waits for a disk or a network even when no other writer is there.
     append_blocks: bool = True
+    #: Whether whoever opened a conversation to append calls `sync` when done.
+    sync_on_close: bool = False
 
     @abstractmethod
     def prepare(self, *, create: bool) -> None:

@@ -50,6 +50,11 @@ class Appender:
         """Bytes that were written and are not stored yet."""
         return len(self._waiting)
 
+    @property
+    def is_unsettled(self) -> bool:
+        """Whether there is something that `close` has to set aside."""
+        return bool(self._waiting or self._refused)
+
     def write(self, data: bytes, *, wait: bool = True) -> None:
         """Takes in bytes and stores the records that they end.
 

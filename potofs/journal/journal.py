@@ -43,6 +43,18 @@ class DialogueJournal:
         """Makes a user without conversations; raises AlreadyExists, InvalidName, NameTooLong."""
         self.backend.create_user(user, metadata.new_profile(user))
 
+    def must_have_user(self, user: str) -> None:
+        """Raises NotFound if there is no such user."""
+        if not self.backend.has_user(user):
+            raise NotFound(f"there is no user {user!r}")
+
+    def ensure_user(self, user: str) -> None:
+        """Makes a user unless there is one."""
+        if not self.backend.has_user(user):
+            # Somebody else's first message may be quicker.
+            with suppress(AlreadyExists):
+                self.create_user(user)
+
     def user_metadata(self, user: str) -> bytes:
         """metadata.yaml of a user, figures and all; reckoned from the conversations where they are not known yet."""
         return metadata.render(self.backend, self._summaries, user)
@@ -93,10 +105,7 @@ class DialogueJournal:
 
     def append(self, user: str, records: Sequence[Record], *, wait: bool = True) -> Appended:
         """Appends records, all or none; raises LockContended instead of waiting for another writer if told to."""
-        if not self.backend.has_user(user):
-            # Somebody else's first message may be quicker.
-            with suppress(AlreadyExists):
-                self.create_user(user)
+        self.ensure_user(user)
         return self.backend.append(user, records, wait=wait)
 
     def appender(self, user: str) -> Appender:

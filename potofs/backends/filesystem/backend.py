@@ -30,6 +30,7 @@ class FilesystemBackend(Backend):
         self._index = Index(scan, self._open_newest_archive)
         self._syncs = GroupSync()
         self.append_blocks = self._settings.fsync == "always"
+        self.sync_on_close = self._settings.fsync == "close"
 
     def prepare(self, *, create: bool) -> None:
         if create:
@@ -156,7 +157,7 @@ class FilesystemBackend(Backend):
         files.make_directories(self._layout.rejected(user))
         base = times.compact(time.time_ns())
         while True:
-            name = files.first_free(base, lambda name: os.path.lexists(self._layout.set_aside(user, name)))
+            name = names.first_free(base, lambda name: os.path.lexists(self._layout.set_aside(user, name)))
             with suppress(FileExistsError):
                 files.create_whole(self._layout.set_aside(user, name), data, durable=self._durable)
                 return name
@@ -222,7 +223,7 @@ class FilesystemBackend(Backend):
             return os.path.lexists(self._layout.conversation(user, name))
 
         if name is None:
-            name = files.first_free(times.compact(time.time_ns()), is_taken)
+            name = names.first_free(times.compact(time.time_ns()), is_taken)
         elif is_taken(name):
             raise AlreadyExists(
                 f"user {user!r} has an archive {name!r} already; nothing is replaced, take another name"

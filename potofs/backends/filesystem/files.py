@@ -1,7 +1,6 @@
 """Files of the backend: reading them, and writing so that a file is there whole or not at all."""
 
 import os
-from collections.abc import Callable
 from contextlib import suppress
 
 from potofs.backends.base import Reader, Stat
@@ -96,12 +95,3 @@ def changed(path: str) -> int:
         return os.stat(path).st_mtime_ns
     except FileNotFoundError:
         return 0
-
-
-def first_free(name: str, is_taken: Callable[[str], bool]) -> str:
-    """The name, or the name with the first of -2, -3, … that is not taken."""
-    number, candidate = 1, name
-    while is_taken(candidate):
-        number += 1
-        candidate = f"{name}-{number}"
-    return candidate

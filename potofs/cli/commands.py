@@ -1,0 +1,164 @@
+"""The commands, each a few lines: what they do is in the layers below, imported when it is needed."""
+
+import os
+import sys
+
+import click
+
+from potofs.cli.options import journal_options
+from potofs.config import Where
+from potofs.journal.journal import open_journal
+from potofs.journal.message import ROLES, ChatMessage
+
+# Bytes read from standard input at once; any will do.
+_PIECE = 1 << 16
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(package_name="potofs")
+def potofs() -> None:
+    """A dialogue journal, the chat conversations of an application's users, as a tree of YAML files.
+
+    \b
+    Mount it and look around:
+      potofs mount ./mnt
+      cat ./mnt/users/mia/dialogs/current.yaml
+      potofs umount ./mnt
+
+    \b
+    Or use it without a mount:
+      potofs append mia "Where is my order?"
+      potofs show mia
+
+    Every command takes --root or --backend to say where the journal is; without them it is in ./data/dialogues.
+    """
+
+
+@potofs.command()
+@click.argument("mountpoint", type=click.Path())
+@journal_options
+@click.option("--foreground", is_flag=True, help="Stay in the foreground and log to standard error; Ctrl-C unmounts.")
+@click.option("--log", metavar="FILE", type=click.Path(), help="Where the daemon logs to.")
+@click.option("--nonempty", is_flag=True, help="Mount over a folder that has something in it.")
+@click.option("--ready-fd", type=int, hidden=True)
+def mount(
+    mountpoint: str, where: Where, foreground: bool, log: str | None, nonempty: bool, ready_fd: int | None
+) -> None:
+    """Mount the journal at MOUNTPOINT, a folder that is made if it is missing.
+
+    Returns once the mount answers, and leaves a daemon behind; potofs umount ends it.
+
+    \b
+    Then, in MOUNTPOINT:
+      ls users
+      tail -F users/mia/dialogs/current.yaml
+      mv users/mia/dialogs/current.yaml users/mia/dialogs/archived/
+    """
+    from potofs.cli import mounting
+
+    if foreground or ready_fd is not None:
+        mounting.serve(mountpoint, where, log, nonempty, ready_fd)
+    else:
+        mounting.start(mountpoint, where, log, nonempty)
+
+
+@potofs.command()
+@click.argument("mountpoint", type=click.Path())
+@click.option("--lazy", is_flag=True, help="Take it away now, even if programs still have files open in it.")
+def umount(mountpoint: str, lazy: bool) -> None:
+    """Unmount the journal at MOUNTPOINT, and wait until its daemon has ended."""
+    from potofs.cli import mounting
+
+    mounting.stop(mountpoint, lazy)
+
+
+@potofs.command()
+@click.argument("user")
+@click.argument("text", nargs=-1)
+@journal_options
+@click.option("--role", type=click.Choice(ROLES), help="Who says TEXT.  [default: user]")
+@click.option("--timestamp", metavar="TIME", help="When, such as 2024-01-15T10:30:00Z.  [default: now]")
+def append(user: str, text: tuple[str, ...], where: Where, role: str | None, timestamp: str | None) -> None:
+    """Append a message of USER: TEXT, or without it the records on standard input.
+
+    A record is a YAML document with role and content, and a line --- after it; the last may do without the line. A
+    message given twice with the same timestamp is stored once.
+
+    \b
+      potofs append mia "Where is my order?"
+      potofs append mia --role assistant "On its way."
+      potofs append mia < conversation.yaml
+    """
+    if text:
+        with open_journal(where) as journal:
+            journal.add_message(user, ChatMessage(role or "user", " ".join(text), timestamp or ""))
+        return
+    if role or timestamp:
+        raise click.UsageError("--role and --timestamp go with TEXT; a record on standard input has its own")
+    if sys.stdin.isatty():
+        click.echo("Reading records from standard input; Ctrl-D ends it.", err=True)
+    with open_journal(where) as journal:
+        appender = journal.appender(user)
+        try:
+            while piece := os.read(sys.stdin.fileno(), _PIECE):
+                appender.write(piece)
+            appender.flush()
+        finally:
+            appender.close()
+
+
+@potofs.command()
+@click.argument("user")
+@journal_options
+@click.option("--archive", metavar="NAME", help="An archive of USER instead of the running conversation.")
+@click.option("--archives", is_flag=True, help="The names of USER's archives, oldest first.")
+def show(user: str, where: Where, archive: str | None, archives: bool) -> None:
+    """Print the running conversation of USER as it is stored.
+
+    \b
+      potofs show mia
+      potofs show mia --archives
+      potofs show mia --archive 20240115T103000.000Z
+    """
+    with open_journal(where, create=False) as journal:
+        journal.must_have_user(user)
+        if archives:
+            for found in sorted(journal.backend.archives(user), key=lambda found: found.stat.mtime_ns):
+                click.echo(found.name)
+            return
+        sys.stdout.buffer.write(journal.read_bytes(user, archive))
+        sys.stdout.buffer.flush()
+
+
+@potofs.command()
+@journal_options
+def users(where: Where) -> None:
+    """Print the ids of all users, one a line, sorted."""
+    with open_journal(where, create=False) as journal:
+        for user in sorted(journal.users()):
+            click.echo(user)
+
+
+@potofs.command("import")
+@click.argument("file", type=click.Path())
+@journal_options
+def import_(file: str, where: Where) -> None:
+    """Import conversations from FILE, one on each line, as JSON.
+
+    \b
+      {"user": "mia", "conversation": "refund", "messages": [
+        {"role": "user", "content": "…", "timestamp": "2024-01-15T10:30:00Z"}, …]}
+
+    (on one line). Several conversations of one user become archives, the last stays the running one. A file with a
+    mistake in it is not imported at all; one that was imported before changes nothing.
+    """
+    from potofs.journal.importing import import_file, size_of
+
+    with open_journal(where) as journal:
+        hidden = not sys.stderr.isatty()
+        with click.progressbar(length=size_of(file), label="Importing", file=sys.stderr, hidden=hidden) as bar:
+            imported = import_file(journal, file, bar.update)
+    click.echo(
+        f"{imported.conversations} conversations with {imported.messages} messages imported, "
+        f"{imported.present} were there already"
+    )

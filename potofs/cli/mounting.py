@@ -1,0 +1,61 @@
+"""What `mount` and `umount` do; apart from the other commands, for only these need pyfuse3 and trio."""
+
+import logging
+import os
+
+from potofs.config import Where
+from potofs.errors import DeadlineExceeded, PotofsError
+from potofs.journal.journal import open_journal
+from potofs.mount import mountpoints, running, starting
+from potofs.mount.mountpoints import MountError
+
+# How long a mount may take to answer once its daemon is ready, and a daemon to end (seconds).
+_ANSWER = 10.0
+_END = 30.0
+
+
+def start(mountpoint: str, where: Where, log: str | None, nonempty: bool) -> None:
+    """Leaves a daemon behind that serves the mount; raises PotofsError, OSError."""
+    path = _prepared(mountpoint, where, nonempty)
+    log = os.path.abspath(log) if log else running.log_file(path)
+    arguments = ["mount", path, f"--backend={where.url}", f"--log={log}", *(["--nonempty"] if nonempty else [])]
+    starting.start(arguments, log)
+    if not mountpoints.wait_until_mounted(path, _ANSWER):
+        raise MountError(f"{path} was mounted, but does not answer: see {log}")
+
+
+def serve(mountpoint: str, where: Where, log: str | None, nonempty: bool, ready_fd: int | None) -> None:
+    """Serves the mount until it ends; raises PotofsError, OSError."""
+    from potofs.mount import daemon
+
+    ready, failed = starting.tell(ready_fd)
+    try:
+        path = _prepared(mountpoint, where, nonempty)
+        daemon.log_to(log)
+        with running.announced(path), open_journal(where) as journal:
+
+            def on_ready() -> None:
+                logging.getLogger(__name__).info("%s is mounted at %s", where, path)
+                ready()
+
+            daemon.serve(journal, path, str(where), on_ready)
+    except (PotofsError, OSError) as error:
+        failed(str(error))
+        raise
+
+
+def stop(mountpoint: str, lazy: bool) -> None:
+    """Unmounts, and returns when the daemon has ended; raises PotofsError."""
+    path = mountpoints.absolute(mountpoint)
+    mountpoints.unmount(path, lazy=lazy)
+    if not lazy and not running.wait_until_ended(path, _END):
+        raise DeadlineExceeded(f"{path} is unmounted, but its daemon has not ended after {_END:g} s")
+
+
+def _prepared(mountpoint: str, where: Where, nonempty: bool) -> str:
+    mountpoints.check_system()
+    root = where.place if where.scheme == "file" else None
+    path = mountpoints.prepare(mountpoint, root=root, nonempty=nonempty)
+    # Made and reached before anything is mounted: a mount that cannot answer is worse than none.
+    open_journal(where).close()
+    return path

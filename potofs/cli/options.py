@@ -1,0 +1,36 @@
+"""What several commands take: where the journal is."""
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import click
+
+from potofs import config
+from potofs.config import Where
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+def journal_options(command: Command) -> Command:
+    """Gives a command --root and --backend; it gets them as `where`."""
+
+    def where(context: click.Context, parameter: click.Parameter, url: str | None) -> Where:
+        root: str | None = context.params.pop("root", None)
+        if url is not None and root is not None:
+            raise click.UsageError("--root and --backend both say where the journal is: give one of them")
+        return config.parse(url) if url is not None else config.root(root or config.DEFAULT_ROOT)
+
+    root_option = click.option(
+        "--root",
+        metavar="DIR",
+        is_eager=True,
+        help=f"The folder that the journal is in.  [default: {config.DEFAULT_ROOT}]",
+    )
+    backend_option = click.option(
+        "--backend",
+        "where",
+        metavar="URL",
+        callback=where,
+        help="The journal's backend and its settings, such as file:///var/lib/poto?archiveThreshold=500.",
+    )
+    return root_option(backend_option(command))

@@ -1,0 +1,64 @@
+"""Which errno an error becomes: one table, the doubtful choices explained beside their row."""
+
+import errno
+import functools
+import logging
+from collections.abc import Callable, Coroutine
+from typing import Any, Final, ParamSpec, TypeVar
+
+import pyfuse3
+
+from potofs import errors
+
+log = logging.getLogger(__name__)
+
+Arguments = ParamSpec("Arguments")
+Result = TypeVar("Result")
+
+#: Most special first: the first class that fits decides.
+ERRNOS: Final[tuple[tuple[type[errors.PotofsError], int], ...]] = (
+    (errors.MessageTooLarge, errno.EFBIG),
+    # EINVAL, not EIO: the bytes are at fault, and the disk is well.
+    (errors.InvalidMessage, errno.EINVAL),
+    (errors.NotFound, errno.ENOENT),
+    (errors.AlreadyExists, errno.EEXIST),
+    # EPERM, as chattr +a answers, and not EACCES: rsync --inplace would try to make a file writable after EACCES.
+    (errors.NotPermitted, errno.EPERM),
+    (errors.NameTooLong, errno.ENAMETOOLONG),
+    # The kernel looks the name up once more after ESTALE, and the caller never sees it.
+    (errors.Stale, errno.ESTALE),
+    (errors.Unsupported, errno.EOPNOTSUPP),
+    (errors.LockContended, errno.EAGAIN),
+    (errors.DeadlineExceeded, errno.ETIMEDOUT),
+)
+
+
+def errno_of(error: Exception) -> int:
+    """The errno of an error; EIO, and a traceback in the log, for one that nobody expected."""
+    for kind, number in ERRNOS:
+        if isinstance(error, kind):
+            return number
+    if isinstance(error, OSError) and error.errno:
+        return error.errno
+    log.error("unexpected error", exc_info=error)
+    return errno.EIO
+
+
+def answered(
+    handler: Callable[Arguments, Coroutine[Any, Any, Result]],
+) -> Callable[Arguments, Coroutine[Any, Any, Result]]:
+    """A handler from which nothing but FUSEError comes: anything else would end the mount for everyone."""
+
+    @functools.wraps(handler)
+    async def answer(*args: Arguments.args, **kwargs: Arguments.kwargs) -> Result:
+        try:
+            return await handler(*args, **kwargs)
+        except pyfuse3.FUSEError:
+            raise
+        except Exception as error:
+            if isinstance(error, errors.InvalidMessage | errors.DeadlineExceeded):
+                # The caller sees a number only; the reason is here.
+                log.warning("%s: %s", handler.__name__, error)
+            raise pyfuse3.FUSEError(errno_of(error)) from None
+
+    return answer

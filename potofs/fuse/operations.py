@@ -1,0 +1,341 @@
+"""The kernel's requests, each turned into a question to the tree, and its answer turned back.
+
+Source: the low-level interface of libfuse 3, as pyfuse3 has it. What a handler may do here rather than in a worker
+thread is said in `workers`.
+"""
+
+import errno
+import functools
+import os
+import stat
+from collections.abc import Callable, Sequence
+
+import pyfuse3
+from pyfuse3 import EntryAttributes, FileHandleT, FileInfo, FileNameT, FlagT, InodeT, ModeT, RequestContext
+
+from potofs.backends.base import Reader
+from potofs.errors import NotFound, NotPermitted, Stale
+from potofs.fuse.errnos import answered
+from potofs.fuse.handles import DirectoryHandle, FileHandle, Handles
+from potofs.fuse.inodes import Inodes
+from potofs.fuse.workers import Workers
+from potofs.names import NAME_MAX
+from potofs.tree.nodes import Kind, Node
+from potofs.tree.tree import Attributes, Entry, Tree
+
+# How long the kernel may remember directories and archives, names and attributes (seconds).
+_REMEMBERED = 1.0
+_BLOCK = 4096
+
+
+class Operations(pyfuse3.Operations):
+    """One tree, mounted."""
+
+    supports_dot_lookup = False
+    enable_writeback_cache = False
+
+    def __init__(self, tree: Tree) -> None:
+        super().__init__()
+        self._tree = tree
+        self._inodes = Inodes()
+        self._handles = Handles()
+        self._workers = Workers()
+        self._uid, self._gid = os.getuid(), os.getgid()
+
+    # Names and attributes
+
+    @answered
+    async def lookup(self, parent_inode: InodeT, name: FileNameT, ctx: RequestContext) -> EntryAttributes:
+        parent = self._inodes.node(parent_inode)
+        return self._told(await self._in_time(parent, name, lambda: self._tree.lookup(parent, os.fsdecode(name))))
+
+    async def forget(self, inode_list: Sequence[tuple[InodeT, int]]) -> None:
+        for inode, times in inode_list:
+            self._inodes.forget(inode, times)
+
+    @answered
+    async def getattr(self, inode: InodeT, ctx: RequestContext) -> EntryAttributes:
+        node = self._inodes.node(inode)
+        return self._shown(node, await self._attributes(inode, node))
+
+    @answered
+    async def setattr(
+        self,
+        inode: InodeT,
+        attr: EntryAttributes,
+        fields: pyfuse3.SetattrFields,
+        fh: FileHandleT | None,
+        ctx: RequestContext,
+    ) -> EntryAttributes:
+        node = self._inodes.node(inode)
+        present = self._shown(node, await self._attributes(inode, node))
+        # To what it is already, because tools do that; to nothing else.
+        if fields.update_size and attr.st_size != present.st_size:
+            raise NotPermitted(f"{node} is append-only and cannot be truncated")
+        if fields.update_mode and stat.S_IMODE(attr.st_mode) != stat.S_IMODE(present.st_mode):
+            raise NotPermitted(f"the mode of {node} is given")
+        if (fields.update_uid and attr.st_uid != present.st_uid) or (
+            fields.update_gid and attr.st_gid != present.st_gid
+        ):
+            raise NotPermitted(f"the owner of {node} is given")
+        if fields.update_mtime:
+            self._tree.set_times(node, attr.st_mtime_ns)
+            present = self._shown(node, await self._attributes(inode, node))
+        return present
+
+    @answered
+    async def statfs(self, ctx: RequestContext) -> pyfuse3.StatvfsData:
+        usage = self._tree.usage()
+        answer = pyfuse3.StatvfsData()
+        answer.f_bsize = answer.f_frsize = usage.block_size
+        answer.f_blocks, answer.f_bfree, answer.f_bavail = usage.blocks, usage.blocks_free, usage.blocks_available
+        answer.f_namemax = NAME_MAX
+        return answer
+
+    # Directories
+
+    @answered
+    async def opendir(self, inode: InodeT, ctx: RequestContext) -> FileHandleT:
+        return FileHandleT(self._handles.add(DirectoryHandle(self._inodes.node(inode))))
+
+    @answered
+    async def readdir(self, fh: FileHandleT, start_id: int, token: pyfuse3.ReaddirToken) -> None:
+        handle = self._handles.get(fh, DirectoryHandle)
+        if handle.names is None or start_id == 0:
+            handle.names = await self._workers.run(handle.node.user, lambda: self._tree.names(handle.node))
+        for position in range(start_id, len(handle.names)):
+            name = os.fsencode(handle.names[position])
+            try:
+                entry = await self._in_time(handle.node, name, functools.partial(self._entry, handle, position))
+            except NotFound:
+                continue  # Not there yet, or no more.
+            attributes = self._shown(entry.node, entry.attributes)
+            if not pyfuse3.readdir_reply(token, FileNameT(name), attributes, position + 1):
+                break
+            self._inodes.remember(entry.attributes.inode, entry.node)
+
+    def _entry(self, handle: DirectoryHandle, position: int) -> Entry:
+        assert handle.names is not None
+        return self._tree.lookup(handle.node, handle.names[position])
+
+    @answered
+    async def releasedir(self, fh: FileHandleT) -> None:
+        self._handles.remove(fh, DirectoryHandle)
+
+    @answered
+    async def mkdir(self, parent_inode: InodeT, name: FileNameT, mode: ModeT, ctx: RequestContext) -> EntryAttributes:
+        parent = self._inodes.node(parent_inode)
+        text = os.fsdecode(name)
+        return self._told(await self._workers.run(text, lambda: self._tree.make_directory(parent, text)))
+
+    # Files
+
+    @answered
+    async def open(self, inode: InodeT, flags: FlagT, ctx: RequestContext) -> FileInfo:
+        node = self._inodes.node(inode)
+        reader = appender = None
+        if flags & os.O_ACCMODE != os.O_RDONLY:
+            self._refuse_overwriting(node, flags)
+            appender = self._tree.appender(node)
+            # The handle belongs to the user's running conversation. If that is another one by now, the kernel
+            # is sent to look again.
+            if (await self._attributes(inode, node)).inode != inode:
+                raise Stale(f"{node} is another one now")
+        elif flags & os.O_TRUNC:
+            self._refuse_overwriting(node, flags)
+        if flags & os.O_ACCMODE != os.O_WRONLY:
+            reader = await self._reader(inode, node)
+        return self._opened(FileHandle(node, inode, reader, appender))
+
+    @answered
+    async def create(
+        self, parent_inode: InodeT, name: FileNameT, mode: ModeT, flags: FlagT, ctx: RequestContext
+    ) -> tuple[FileInfo, EntryAttributes]:
+        node = self._tree.to_create(self._inodes.node(parent_inode), os.fsdecode(name))
+        self._refuse_overwriting(node, flags & ~os.O_TRUNC)
+        # Nothing is stored before the first message: until then it has a number of its own.
+        attributes = self._tree.unwritten(node)
+        handle = FileHandle(node, attributes.inode, None, self._tree.appender(node))
+        return self._opened(handle), self._told(Entry(node, attributes))
+
+    @answered
+    async def read(self, fh: FileHandleT, off: int, size: int) -> bytes:
+        handle = self._handles.get(fh, FileHandle)
+        if handle.reader is None:
+            try:
+                handle.reader = self._tree.open(handle.node)
+            except NotFound:
+                return b""
+        return handle.reader.read(off, size)
+
+    @answered
+    async def write(self, fh: FileHandleT, off: int, buf: bytes) -> int:
+        # The offset is the kernel's guess of the end; what is appended goes to the real one.
+        handle = self._handles.get(fh, FileHandle)
+        if handle.appender is None:
+            raise OSError(errno.EBADF, "opened for reading only")
+        await self._append(handle, functools.partial(handle.appender.write, buf))
+        return len(buf)
+
+    @answered
+    async def flush(self, fh: FileHandleT) -> None:
+        handle = self._handles.get(fh, FileHandle)
+        if handle.appender is None:
+            return
+        if handle.appender.waiting:
+            await self._append(handle, handle.appender.flush)
+        if handle.is_dirty and self._tree.sync_on_close:
+            await self._workers.run(handle.node.user, lambda: self._tree.sync(handle.node))
+            handle.is_dirty = False
+
+    @answered
+    async def fsync(self, fh: FileHandleT, datasync: bool) -> None:
+        handle = self._handles.get(fh, FileHandle)
+        if handle.appender is not None:
+            await self._workers.run(handle.node.user, lambda: self._tree.sync(handle.node))
+
+    @answered
+    async def release(self, fh: FileHandleT) -> None:
+        handle = self._handles.remove(fh, FileHandle)
+        try:
+            appender = handle.appender
+            if appender is not None and appender.is_unsettled:
+                async with handle.turn:
+                    await self._workers.run(handle.node.user, appender.close)
+        finally:
+            handle.close()
+
+    # Moving and removing
+
+    @answered
+    async def rename(
+        self,
+        parent_inode_old: InodeT,
+        name_old: FileNameT,
+        parent_inode_new: InodeT,
+        name_new: FileNameT,
+        flags: FlagT,
+        ctx: RequestContext,
+    ) -> None:
+        if flags & ~pyfuse3.RENAME_NOREPLACE:
+            raise OSError(errno.EINVAL, "names cannot be exchanged here")
+        parent, new_parent = self._inodes.node(parent_inode_old), self._inodes.node(parent_inode_new)
+        old, new = os.fsdecode(name_old), os.fsdecode(name_new)
+        archive = await self._workers.run(parent.user, lambda: self._tree.rename(parent, old, new_parent, new))
+        self._inodes.moved(self._tree.attributes(archive).inode, archive)
+
+    @answered
+    async def unlink(self, parent_inode: InodeT, name: FileNameT, ctx: RequestContext) -> None:
+        self._tree.remove(self._inodes.node(parent_inode), os.fsdecode(name))
+
+    rmdir = unlink
+
+    @answered
+    async def symlink(
+        self, parent_inode: InodeT, name: FileNameT, target: FileNameT, ctx: RequestContext
+    ) -> EntryAttributes:
+        raise NotPermitted("there are no links here")
+
+    @answered
+    async def link(
+        self, inode: InodeT, new_parent_inode: InodeT, new_name: FileNameT, ctx: RequestContext
+    ) -> EntryAttributes:
+        raise NotPermitted("there are no links here")
+
+    @answered
+    async def mknod(
+        self, parent_inode: InodeT, name: FileNameT, mode: ModeT, rdev: int, ctx: RequestContext
+    ) -> EntryAttributes:
+        raise NotPermitted("there are no special files here")
+
+    # The base class answers ENOSYS to what is left, xattrs among it. For those that is on purpose: after one ENOSYS
+    # the kernel stops asking for security.capability before every write.
+
+    # Inside
+
+    def close(self) -> None:
+        """Sets aside what open handles have not finished; after the last request."""
+        for handle in self._handles.files():
+            if handle.appender is not None:
+                handle.appender.close()
+            handle.close()
+
+    async def _append(self, handle: FileHandle, append: Callable[..., None]) -> None:
+        async with handle.turn:
+            await self._workers.run_soon(
+                handle.node.user, self._tree.append_blocks, lambda may_wait: append(wait=may_wait)
+            )
+            handle.is_dirty = True
+
+    async def _in_time(self, parent: Node, name: bytes, find: Callable[[], Entry]) -> Entry:
+        """An entry, found here or, where its attributes have to be reckoned, in a worker thread."""
+        if parent.kind is Kind.USER and name == b"metadata.yaml":
+            return await self._workers.run(parent.user, find)
+        return find()
+
+    async def _attributes(self, inode: InodeT, node: Node) -> Attributes:
+        """What is shown of an inode number, wherever its conversation is by now; raises Stale if it is nowhere."""
+        if node.kind is Kind.METADATA:
+            return await self._workers.run(node.user, lambda: self._tree.attributes(node))
+        unwritten = self._tree.unwritten(node) if node.kind is Kind.CURRENT else None
+        try:
+            attributes = self._tree.attributes(node)
+        except NotFound:
+            if unwritten is not None and unwritten.inode == inode:
+                return unwritten
+            attributes = None
+        if attributes is not None:
+            if attributes.inode == inode or node.kind not in {Kind.CURRENT, Kind.ARCHIVE}:
+                return attributes
+            if unwritten is not None and unwritten.inode == inode:
+                # Begun by now, and this handle was there before the conversation had its own number.
+                return attributes._replace(inode=inode)
+        reader = self._handles.reading(inode)
+        if reader is not None:
+            return self._tree.attributes_of(node, reader.stat())
+        moved = self._tree.relocated(node, inode)
+        self._inodes.moved(inode, moved.node)
+        return moved.attributes
+
+    async def _reader(self, inode: InodeT, node: Node) -> Reader | None:
+        if node.kind is Kind.METADATA:
+            return await self._workers.run(node.user, lambda: self._tree.open(node))
+        try:
+            reader = self._tree.open(node)
+        except NotFound:
+            if node.kind is Kind.CURRENT and self._tree.unwritten(node).inode == inode:
+                return None
+            raise Stale(f"{node} has moved") from None
+        if node.kind is Kind.CURRENT and reader.stat().id != inode and self._tree.unwritten(node).inode != inode:
+            reader.close()
+            raise Stale(f"{node} is another one now")
+        return reader
+
+    @staticmethod
+    def _refuse_overwriting(node: Node, flags: int) -> None:
+        if not flags & os.O_APPEND or flags & os.O_TRUNC:
+            raise NotPermitted(f"{node} is append-only: open it with O_APPEND, and without O_TRUNC")
+
+    def _opened(self, handle: FileHandle) -> FileInfo:
+        # What may grow, or is made for this one reader, is read past the kernel's cache.
+        fresh = handle.node.kind.is_fresh
+        return FileInfo(fh=FileHandleT(self._handles.add(handle)), direct_io=fresh, keep_cache=not fresh)
+
+    def _told(self, entry: Entry) -> EntryAttributes:
+        """An entry as the kernel is told of it, which counts as a lookup."""
+        self._inodes.remember(entry.attributes.inode, entry.node)
+        return self._shown(entry.node, entry.attributes)
+
+    def _shown(self, node: Node, attributes: Attributes) -> EntryAttributes:
+        answer = EntryAttributes()
+        answer.st_ino = InodeT(attributes.inode)
+        answer.st_mode = ModeT(attributes.mode)
+        answer.st_nlink = 2 if node.kind.is_directory else 1
+        answer.st_uid, answer.st_gid = self._uid, self._gid
+        answer.st_size = attributes.size
+        answer.st_blksize = _BLOCK
+        answer.st_blocks = (attributes.size + 511) // 512
+        answer.st_atime_ns = answer.st_mtime_ns = attributes.mtime_ns
+        answer.st_ctime_ns = attributes.ctime_ns
+        answer.entry_timeout = answer.attr_timeout = 0.0 if node.kind.is_fresh else _REMEMBERED
+        return answer

@@ -1,0 +1,48 @@
+"""Which thread does what.
+
+On trio's thread, where every request waits for the one before: memory, local file I/O, and locks that are free at once.
+In worker threads: whatever waits for a disk, a network or another writer. One user's requests get only a few of them,
+so that a slow user never slows another.
+"""
+
+from collections.abc import Callable
+from contextlib import suppress
+from typing import TypeVar
+from weakref import WeakValueDictionary
+
+import trio
+
+from potofs.errors import LockContended
+
+Result = TypeVar("Result")
+
+# Threads for all, and for the requests of one user.
+_THREADS = 64
+_THREADS_OF_USER = 6
+
+
+class Workers:
+    """The worker threads of one mount."""
+
+    def __init__(self) -> None:
+        self._all = trio.CapacityLimiter(_THREADS)
+        # A user's limiter lives as long as a request that holds it.
+        self._of_users: WeakValueDictionary[str, trio.CapacityLimiter] = WeakValueDictionary()
+
+    async def run(self, user: str, function: Callable[[], Result]) -> Result:
+        """Runs a function in a worker thread on behalf of a user; raises what it raises."""
+        limiter = self._of_users.get(user)
+        if limiter is None:
+            limiter = self._of_users[user] = trio.CapacityLimiter(_THREADS_OF_USER)
+        async with limiter:
+            return await trio.to_thread.run_sync(function, limiter=self._all)
+
+    async def run_soon(self, user: str, blocks: bool, function: Callable[[bool], Result]) -> Result:
+        """Runs a function here if it neither `blocks` nor finds another writer at work, else in a worker thread.
+
+        It is told whether it may wait, and raises LockContended, with nothing done, where it would have to.
+        """
+        if not blocks:
+            with suppress(LockContended):
+                return function(False)
+        return await self.run(user, lambda: function(True))

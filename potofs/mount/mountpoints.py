@@ -1,0 +1,128 @@
+"""What is mounted where, and whether a folder can take a mount: asked of the system, never remembered."""
+
+import errno
+import os
+import re
+import shutil
+import subprocess
+import time
+from typing import NamedTuple
+
+from potofs.errors import ConfigError, NotFound, PotofsError
+
+#: The type that mount(8) and /proc show.
+FILESYSTEM_TYPE = "fuse.potofs"
+
+
+class Mount(NamedTuple):
+    """A line of /proc/self/mountinfo that is of ours."""
+
+    mountpoint: str
+    #: The backend's URL.
+    source: str
+
+
+class MountError(PotofsError):
+    """Something cannot be mounted, or not be unmounted."""
+
+
+def mounts() -> list[Mount]:
+    """All potofs mounts that this process can see, dead ones included."""
+    found = []
+    with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as lines:
+        for line in lines:
+            # proc(5): the fields after " - " are type, source and options.
+            before, _, after = line.partition(" - ")
+            kind, source, *_ = after.split(" ")
+            if kind == FILESYSTEM_TYPE:
+                found.append(Mount(_unescaped(before.split(" ")[4]), _unescaped(source)))
+    return found
+
+
+def at(mountpoint: str) -> Mount | None:
+    """Our mount at a place, dead or alive."""
+    path = absolute(mountpoint)
+    return next((mount for mount in mounts() if mount.mountpoint == path), None)
+
+
+def absolute(mountpoint: str) -> str:
+    """A mountpoint's path as the system knows it; its last part is not looked at, for a dead mount cannot be."""
+    parent, name = os.path.split(os.path.abspath(mountpoint))
+    return os.path.join(os.path.realpath(parent), name)
+
+
+def is_dead(mountpoint: str) -> bool:
+    """Whether a daemon was killed and has left a mount that nobody answers for."""
+    try:
+        os.stat(mountpoint)
+    except OSError as error:
+        return error.errno in (errno.ENOTCONN, errno.ECONNABORTED)
+    return False
+
+
+def prepare(mountpoint: str, *, root: str | None, nonempty: bool) -> str:
+    """Makes sure that a folder can take a mount, makes it if it is missing, and repairs a dead mount.
+
+    Returns its absolute path. `root` is the journal's own folder, if it has one. Raises MountError, ConfigError,
+    OSError.
+    """
+    path = absolute(mountpoint)
+    if at(path) is not None:
+        if not is_dead(path):
+            raise MountError(f"{path} has a potofs mount already: potofs umount {path} ends it")
+        unmount(path, lazy=True)
+    if not os.path.isdir(path):
+        os.makedirs(path)
+    path = os.path.realpath(path)
+    if root is not None:
+        root = os.path.realpath(root)
+        if os.path.commonpath([root, path]) in (root, path):
+            raise ConfigError(f"the journal's folder {root} and the mountpoint {path} cannot be inside one another")
+    if not nonempty and os.listdir(path):
+        raise MountError(f"{path} is not empty: its files would be hidden; take another folder, or give --nonempty")
+    return path
+
+
+def check_system() -> None:
+    """Raises MountError, with the way out, if this machine or user cannot mount anything."""
+    if shutil.which("fusermount3") is None:
+        raise MountError("fusermount3 is missing: install the package fuse3")
+    if not os.path.exists("/dev/fuse"):
+        raise MountError("/dev/fuse is missing: load the module (modprobe fuse), or give the container the device")
+    try:
+        os.close(os.open("/dev/fuse", os.O_RDWR))
+    except OSError as error:
+        raise MountError(
+            f"/dev/fuse cannot be opened: {error.strerror}; root can allow it: chmod 666 /dev/fuse"
+        ) from None
+
+
+def unmount(mountpoint: str, *, lazy: bool = False) -> None:
+    """Takes a mount away; raises NotFound if there is none, MountError if it is in use."""
+    path = absolute(mountpoint)
+    if at(path) is None:
+        raise NotFound(f"nothing of potofs is mounted at {path}")
+    command = ["fusermount3", "-u", *(["-z"] if lazy else []), "--", path]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+    except FileNotFoundError:
+        raise MountError("fusermount3 is missing: install the package fuse3") from None
+    if done.returncode and at(path) is not None:
+        reason = done.stderr.strip().removeprefix("fusermount3: ")
+        if "busy" in reason:
+            raise MountError(f"{path} is in use: close what has files open there, or give --lazy")
+        raise MountError(f"{path} was not unmounted: {reason}")
+
+
+def wait_until_mounted(mountpoint: str, timeout: float) -> bool:
+    """Whether the mount at a place answers within so many seconds."""
+    deadline = time.monotonic() + timeout
+    while time.monotonic() < deadline:
+        if at(mountpoint) is not None and os.path.isdir(os.path.join(mountpoint, "users")):
+            return True
+        time.sleep(0.005)
+    return False
+
+
+def _unescaped(field: str) -> str:
+    return re.sub(r"\\([0-7]{3})", lambda found: chr(int(found[1], 8)), field)

@@ -1,0 +1,52 @@
+"""Starting a daemon and waiting for its word: ready, or why not."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+
+from potofs.mount.mountpoints import MountError
+
+_READY = b"ready\n"
+
+
+def start(arguments: Sequence[str], log: str) -> None:
+    """Runs `potofs` with these arguments in the background, and returns once it says that it is ready.
+
+    Its word comes through a pipe, whose descriptor it is given as the last argument. Raises MountError with what it
+    said instead.
+    """
+    read_end, write_end = os.pipe()
+    try:
+        with open(log, "ab") as output:
+            daemon = subprocess.Popen(
+                [sys.executable, "-m", "potofs", *arguments, f"--ready-fd={write_end}"],
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                pass_fds=[write_end],
+                cwd="/",
+                start_new_session=True,
+            )
+    finally:
+        os.close(write_end)
+    with open(read_end, "rb") as pipe:
+        word = pipe.read()
+    if word == _READY:
+        return
+    code = daemon.wait()
+    raise MountError(word.decode(errors="replace").strip() or f"the daemon ended with exit code {code}: see {log}")
+
+
+def tell(descriptor: int | None) -> tuple[Callable[[], None], Callable[[str], None]]:
+    """How a daemon says that it is ready, and how it says why it cannot be; each once."""
+    if descriptor is not None:
+        # fusermount3 lives as long as the mount, and would keep the pipe open.
+        os.set_inheritable(descriptor, False)
+
+    def say(word: bytes) -> None:
+        if descriptor is not None:
+            os.write(descriptor, word)
+            os.close(descriptor)
+
+    return lambda: say(_READY), lambda reason: say(reason.encode(errors="replace"))

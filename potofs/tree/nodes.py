@@ -1,0 +1,119 @@
+"""The shape of the mounted tree: which kinds of entries there are, where, and under which names.
+
+    users/<id>/
+        dialogs/
+            current.yaml
+            archived/<archive>.yaml
+            rejected/<time>.yaml        (rejected/ only while there is something in it)
+        metadata.yaml
+
+`FIXED` and `FAMILIES` are the one table that lookup and listing both go by. A new file of the tree is a kind, a row
+here, and a line in `tree.Tree` that says where its attributes and its contents come from.
+"""
+
+from collections.abc import Callable
+from enum import Enum
+from stat import S_IFDIR, S_IFREG
+from typing import Final, NamedTuple
+
+from potofs import names
+
+
+class Kind(Enum):
+    """What an entry is."""
+
+    ROOT = "the mount"
+    USERS = "all users"
+    USER = "a user"
+    DIALOGS = "a user's conversations"
+    CURRENT = "the running conversation"
+    ARCHIVED = "a user's archives"
+    ARCHIVE = "an archive"
+    REJECTED = "what a user could not say"
+    REJECTED_FILE = "bytes that could not become a message"
+    METADATA = "what is known of a user"
+
+    @property
+    def is_directory(self) -> bool:
+        return self in _DIRECTORIES
+
+    @property
+    def mode(self) -> int:
+        """File type and permissions: conversations are nobody's business but the owner's."""
+        return S_IFDIR | 0o700 if self.is_directory else S_IFREG | 0o600
+
+    @property
+    def is_fresh(self) -> bool:
+        """Whether the kernel may not remember its name, attributes and contents."""
+        return self in _FRESH
+
+
+_DIRECTORIES: Final = frozenset({Kind.ROOT, Kind.USERS, Kind.USER, Kind.DIALOGS, Kind.ARCHIVED, Kind.REJECTED})
+_FRESH: Final = frozenset({Kind.CURRENT, Kind.METADATA})
+
+
+class Node(NamedTuple):
+    """One entry of the tree, whether it is there or not."""
+
+    kind: Kind
+    user: str = ""
+    #: Of an archive or a rejected file: its name without .yaml.
+    name: str = ""
+
+    def __str__(self) -> str:
+        place = f" of user {self.user!r}" if self.user else ""
+        return f"{self.kind.value} {self.name}{place}" if self.name else f"{self.kind.value}{place}"
+
+
+class Family(NamedTuple):
+    """Entries of one kind that are as many as there are users or archives."""
+
+    kind: Kind
+    #: From an entry's name to what it stands for, and back; InvalidName if nothing of this kind is called so.
+    decode: Callable[[str], str]
+    encode: Callable[[str], str]
+
+
+#: The entries whose names are given, by the directory that they are in.
+FIXED: Final[dict[Kind, dict[str, Kind]]] = {
+    Kind.ROOT: {"users": Kind.USERS},
+    Kind.USER: {"dialogs": Kind.DIALOGS, "metadata.yaml": Kind.METADATA},
+    Kind.DIALOGS: {"current.yaml": Kind.CURRENT, "archived": Kind.ARCHIVED, "rejected": Kind.REJECTED},
+}
+
+#: The entries whose names depend, by the directory that they are in.
+FAMILIES: Final[dict[Kind, Family]] = {
+    Kind.USERS: Family(Kind.USER, names.decode, names.encode),
+    Kind.ARCHIVED: Family(Kind.ARCHIVE, names.archive_name, names.archive_file),
+    Kind.REJECTED: Family(Kind.REJECTED_FILE, names.archive_name, names.archive_file),
+}
+
+ROOT: Final = Node(Kind.ROOT)
+
+
+def child(parent: Node, name: str) -> Node | None:
+    """What an entry of a directory would be; None if nothing can be called so there.
+
+    Raises InvalidName and NameTooLong for a name outside the grammar of a family.
+    """
+    kind = FIXED.get(parent.kind, {}).get(name)
+    if kind is not None:
+        return Node(kind, parent.user)
+    family = FAMILIES.get(parent.kind)
+    if family is None:
+        return None
+    return member(parent, family.decode(name))
+
+
+def member(parent: Node, identity: str) -> Node:
+    """The entry of a family that stands for a user or an archive."""
+    kind = FAMILIES[parent.kind].kind
+    return Node(kind, user=identity) if kind is Kind.USER else Node(kind, parent.user, identity)
+
+
+def name_of(parent: Node, node: Node) -> str:
+    """The name that an entry has in its directory."""
+    family = FAMILIES.get(parent.kind)
+    if family is not None:
+        return family.encode(node.user if node.kind is Kind.USER else node.name)
+    return next(name for name, kind in FIXED[parent.kind].items() if kind is node.kind)
