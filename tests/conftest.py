@@ -1,0 +1,77 @@
+"""What most tests start from: a journal on files, a mount of it, conversations to try things on.
+
+A warning that potofs logs and the test did not expect fails the test, and so does a daemon, a mount or a file that it
+leaves behind.
+"""
+
+import logging
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from potofs import DialogueJournal, open_journal
+from tests import samples
+from tests.mounts import Mount
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """The folder of a journal; not made yet."""
+    return tmp_path / "journal"
+
+
+@pytest.fixture
+def journal(root: Path) -> Iterator[DialogueJournal]:
+    """An empty journal on files, as a library."""
+    with open_journal(f"file://{root}") as journal:
+        yield journal
+
+
+@pytest.fixture
+def mount_at(tmp_path: Path) -> Iterator[Callable[..., Mount]]:
+    """Mounts a root or a backend URL, as often as it is called, and takes it all away afterwards."""
+    mounts: list[Mount] = []
+
+    def mount_at(where: Path | str, *options: str) -> Mount:
+        mounts.append(Mount(where, tmp_path / f"mnt{len(mounts)}", tmp_path / f"mnt{len(mounts)}.log", options))
+        return mounts[-1]
+
+    yield mount_at
+    try:
+        for mount in mounts:
+            mount.finish()
+    finally:
+        for mount in mounts:
+            mount.abandon()
+
+
+@pytest.fixture
+def mount(root: Path, mount_at: Callable[..., Mount]) -> Mount:
+    """A mount of the journal in `root`."""
+    return mount_at(root)
+
+
+@pytest.fixture(scope="session")
+def conversations(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A file of conversations as `potofs import` takes it: real ones where there are some, else made ones."""
+    if samples.REAL.exists():
+        return samples.REAL
+    path = tmp_path_factory.mktemp("samples") / "conversations.jsonl"
+    samples.write(path)
+    return path
+
+
+@pytest.fixture(autouse=True)
+def no_unexpected_warning(request: pytest.FixtureRequest, caplog: pytest.LogCaptureFixture) -> Iterator[None]:
+    """Fails a test during which potofs warned of something that no `expects_warning` marker speaks of."""
+    yield
+    expected = [re.compile(marker.args[0]) for marker in request.node.iter_markers("expects_warning")]
+    logged = [
+        record.getMessage()
+        for when in ("setup", "call")
+        for record in caplog.get_records(when)  # type: ignore[arg-type]
+        if record.levelno >= logging.WARNING and record.name.startswith("potofs")
+    ]
+    assert [text for text in logged if not any(pattern.search(text) for pattern in expected)] == []
