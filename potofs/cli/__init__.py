@@ -19,7 +19,7 @@ INTERRUPTED = 130
 def main() -> None:
     """Runs the command line and exits."""
     try:
-        potofs.main(standalone_mode=False)
+        potofs.main(prog_name="potofs", standalone_mode=False)
     except click.ClickException as error:
         error.show()
         sys.exit(error.exit_code)

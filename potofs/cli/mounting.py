@@ -47,9 +47,10 @@ def serve(mountpoint: str, where: Where, log: str | None, nonempty: bool, ready_
 def stop(mountpoint: str, lazy: bool) -> None:
     """Unmounts, and returns when the daemon has ended; raises PotofsError."""
     path = mountpoints.absolute(mountpoint)
-    mountpoints.unmount(path, lazy=lazy)
-    if not lazy and not running.wait_until_ended(path, _END):
-        raise DeadlineExceeded(f"{path} is unmounted, but its daemon has not ended after {_END:g} s")
+    with running.watched(path) as has_ended:
+        mountpoints.unmount(path, lazy=lazy)
+        if not lazy and not has_ended(_END):
+            raise DeadlineExceeded(f"{path} is unmounted, but its daemon has not ended after {_END:g} s")
 
 
 def _prepared(mountpoint: str, where: Where, nonempty: bool) -> str:

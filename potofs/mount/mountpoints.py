@@ -54,7 +54,8 @@ def absolute(mountpoint: str) -> str:
 def is_dead(mountpoint: str) -> bool:
     """Whether a daemon was killed and has left a mount that nobody answers for."""
     try:
-        os.stat(mountpoint)
+        # Unlike the folder's attributes, the kernel remembers this for no time at all.
+        os.statvfs(mountpoint)
     except OSError as error:
         return error.errno in (errno.ENOTCONN, errno.ECONNABORTED)
     return False

@@ -5,8 +5,8 @@ The lock, not the file, says that a daemon is there: it goes with the process, h
 
 import fcntl
 import os
-import time
-from collections.abc import Iterator
+import select
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from urllib.parse import quote
 
@@ -46,28 +46,37 @@ def announced(mountpoint: str) -> Iterator[None]:
         os.close(descriptor)
 
 
-def wait_until_ended(mountpoint: str, timeout: float) -> bool:
-    """Whether no daemon serves a mountpoint any more, after at most so many seconds."""
-    deadline = time.monotonic() + timeout
-    while _is_served(mountpoint):
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.005)
-    return True
+@contextmanager
+def watched(mountpoint: str) -> Iterator[Callable[[float], bool]]:
+    """Keeps an eye on the daemon that serves a mountpoint; to be entered before it is told to end.
 
-
-def _is_served(mountpoint: str) -> bool:
+    Gives a function: whether it has ended within so many seconds. That is also so if this user can see none.
+    """
+    process = _process_of(mountpoint)
+    if process is None:
+        yield lambda _: True
+        return
     try:
-        descriptor = os.open(_path(mountpoint), os.O_RDWR)
-    except FileNotFoundError:
-        return False
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
+        # A descriptor of a process can be read from once the process has ended.
+        yield lambda timeout: bool(select.select([process], [], [], timeout)[0])
     finally:
-        os.close(descriptor)
-    return False
+        os.close(process)
+
+
+def _process_of(mountpoint: str) -> int | None:
+    """A descriptor of the process, not its number, which may be another's a moment later."""
+    try:
+        with open(_path(mountpoint), "rb") as file:
+            process = os.pidfd_open(int(file.read()))
+            try:
+                # Only while the lock is held is this its number: what a killed daemon wrote means nothing.
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return process
+            os.close(process)
+    except (FileNotFoundError, ProcessLookupError, ValueError):
+        pass
+    return None
 
 
 def _path(mountpoint: str) -> str:
