@@ -7,13 +7,15 @@ leaves behind.
 import logging
 import re
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from itertools import count
 from pathlib import Path
 
 import pytest
 
 from potofs import DialogueJournal, open_journal
 from tests import samples
-from tests.mounts import Mount
+from tests.mounts import Mount, mounted
 
 
 @pytest.fixture
@@ -32,19 +34,13 @@ def journal(root: Path) -> Iterator[DialogueJournal]:
 @pytest.fixture
 def mount_at(tmp_path: Path) -> Iterator[Callable[..., Mount]]:
     """Mounts a root or a backend URL, as often as it is called, and takes it all away afterwards."""
-    mounts: list[Mount] = []
+    with ExitStack() as stack:
+        numbers = count()
 
-    def mount_at(where: Path | str, *options: str) -> Mount:
-        mounts.append(Mount(where, tmp_path / f"mnt{len(mounts)}", tmp_path / f"mnt{len(mounts)}.log", options))
-        return mounts[-1]
+        def mount_at(where: Path | str, *options: str) -> Mount:
+            return stack.enter_context(mounted(where, tmp_path / f"mnt{next(numbers)}", *options))
 
-    yield mount_at
-    try:
-        for mount in mounts:
-            mount.finish()
-    finally:
-        for mount in mounts:
-            mount.abandon()
+        yield mount_at
 
 
 @pytest.fixture
@@ -71,7 +67,7 @@ def no_unexpected_warning(request: pytest.FixtureRequest, caplog: pytest.LogCapt
     logged = [
         record.getMessage()
         for when in ("setup", "call")
-        for record in caplog.get_records(when)  # type: ignore[arg-type]
+        for record in caplog.get_records(when)
         if record.levelno >= logging.WARNING and record.name.startswith("potofs")
     ]
     assert [text for text in logged if not any(pattern.search(text) for pattern in expected)] == []

@@ -6,8 +6,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 #: How long anything may take that a test waits for (seconds).
@@ -88,9 +88,9 @@ def processes_of(path: Path) -> list[int]:
 class Mount:
     """A mounted journal."""
 
-    def __init__(self, where: Path | str, path: Path, log: Path, options: Sequence[str] = ()) -> None:
+    def __init__(self, where: Path | str, path: Path, options: Sequence[str] = ()) -> None:
         self.path = path
-        self.log = log
+        self.log = path.with_name(f"{path.name}.log")
         self._where = f"--root={where}" if isinstance(where, Path) else f"--backend={where}"
         self._options = options
         self._expected: list[str] = []
@@ -152,10 +152,22 @@ class Mount:
         wait_until(lambda: not processes_of(self.path), f"no process serves {self.path}")
         assert self.complaints() == []
 
-    def abandon(self) -> None:
-        """Takes away whatever is left, also after a failure."""
-        for process in processes_of(self.path):
-            with suppress(ProcessLookupError):
-                os.kill(process, signal.SIGKILL)
-        if is_mounted(self.path):
-            run("fusermount3", "-u", "-z", "--", self.path)
+
+@contextmanager
+def mounted(where: Path | str, path: Path, *options: str) -> Iterator[Mount]:
+    """A mount of a root or a backend URL, which leaves nothing behind; a complaint in its log is an error."""
+    try:
+        mount = Mount(where, path, options)
+        yield mount
+        mount.finish()
+    finally:
+        abandon(path)
+
+
+def abandon(path: Path) -> None:
+    """Takes away whatever is left at a mountpoint, also after a failure."""
+    for process in processes_of(path):
+        with suppress(ProcessLookupError):
+            os.kill(process, signal.SIGKILL)
+    if is_mounted(path):
+        run("fusermount3", "-u", "-z", "--", path)

@@ -1,0 +1,75 @@
+"""Many at once: no record is lost, torn, doubled, or out of its writer's order."""
+
+import subprocess
+import sys
+from collections import defaultdict
+from collections.abc import Callable
+from pathlib import Path
+
+from potofs import ChatMessage, DialogueJournal
+from tests.mounts import Mount, run
+
+RECORDS = 500
+
+# Through the mount, as programs do that have never heard of potofs: one open file, one write a record.
+THROUGH_THE_MOUNT = """
+import sys
+with open(sys.argv[1], "ab", buffering=0) as file:
+    for number in range(int(sys.argv[3])):
+        text = f"writer {sys.argv[2]} says {number}\\n  and more of it"
+        file.write(f"role: user\\ncontent: |-\\n  {text}\\nmetadata:\\n  tokens: {number}\\n---\\n".encode())
+"""
+THROUGH_THE_LIBRARY = """
+import sys
+from potofs import ChatMessage, open_journal
+with open_journal(f"file://{sys.argv[1]}") as journal:
+    for number in range(int(sys.argv[3])):
+        text = f"writer {sys.argv[2]} says {number}\\nand more of it"
+        journal.add_message("mia", ChatMessage("user", text, metadata={"tokens": number}))
+"""
+
+
+def append_at_once(mounts: list[Mount], root: Path) -> None:
+    """Four processes through the mounts, in turn, and one through the library."""
+    commands: list[list[str | Path]] = [
+        [sys.executable, "-c", THROUGH_THE_MOUNT, mounts[writer % len(mounts)].current("mia"), str(writer)]
+        for writer in range(4)
+    ]
+    commands.append([sys.executable, "-c", THROUGH_THE_LIBRARY, root, "4"])
+    writers = [subprocess.Popen([*command, str(RECORDS)], stderr=subprocess.PIPE, text=True) for command in commands]
+    for writer in writers:
+        _, complaint = writer.communicate(timeout=100)
+        assert (writer.returncode, complaint) == (0, "")
+
+
+def said_over_all(journal: DialogueJournal) -> list[str]:
+    """What is in the archives, in their order, and the running conversation."""
+    archives = sorted(journal.backend.archives("mia"), key=lambda archive: archive.name)
+    found = []
+    for name in [*(archive.name for archive in archives), None]:
+        for entry in journal.read_conversation("mia", name):
+            assert isinstance(entry, ChatMessage), entry
+            found.append(entry.content)
+    return found
+
+
+def test_every_record_is_there_whole_once_and_in_its_writer_s_order(
+    root: Path, journal: DialogueJournal, mount_at: Callable[..., Mount]
+) -> None:
+    mounts = [mount_at(root), mount_at(root)]
+    (mounts[0].users / "mia").mkdir()
+    append_at_once(mounts, root)
+    by_writer = defaultdict(list)
+    for content in said_over_all(journal):
+        who, _, what = content.partition(" says ")
+        by_writer[who].append(what.replace("\n  ", "\n"))
+    expected = [f"{number}\nand more of it" for number in range(RECORDS)]
+    assert by_writer == {f"writer {number}": expected for number in range(5)}
+    # Archived by itself exactly as often as there are full hundreds, whoever crossed the threshold.
+    archives = journal.backend.archives("mia")
+    assert len(archives) == 5 * RECORDS // 100
+    assert all(len(list(journal.read_conversation("mia", archive.name))) == 100 for archive in archives)
+    # And the Unix tools count the same.
+    for mount in mounts:
+        counted = run("grep", "-rhc", "^---$", mount.dialogs("mia")).stdout.split()
+        assert sum(map(int, counted)) == 5 * RECORDS

@@ -1,0 +1,242 @@
+"""A mount's life: begun, killed, repaired, refused, ended."""
+
+import errno
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import pytest
+
+from potofs import ChatMessage, DialogueJournal
+from tests.mounts import Mount, is_mounted, potofs, processes_of, wait_until
+
+#: What the kernel says of a mount whose daemon is gone.
+GONE = (errno.ENOTCONN, errno.ECONNABORTED)
+
+
+def message(number: int) -> str:
+    return f'role: user\ncontent: number {number}\ntimestamp: "2024-01-15T10:30:{number:02d}.000Z"\n---\n'
+
+
+@contextmanager
+def opened_to_append(path: Path) -> Iterator[int]:
+    """A descriptor whose mount may be gone before it is closed."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+    try:
+        yield descriptor
+    finally:
+        with suppress(OSError):
+            os.close(descriptor)
+
+
+def test_a_mount_answers_when_the_command_returns(mount: Mount) -> None:
+    assert os.listdir(mount.path) == ["users"]
+    assert is_mounted(mount.path)
+    assert f"is mounted at {mount.path}" in mount.log.read_text()
+
+
+def test_without_any_option_the_journal_is_below_the_present_folder(tmp_path: Path) -> None:
+    place = tmp_path / "place"
+    place.mkdir()
+    try:
+        assert potofs("mount", "./mnt", "--log", place / "log", cwd=place).returncode == 0
+        (place / "mnt/users/mia").mkdir()
+        assert (place / "data/dialogues/users/mia/dialogs/archived").is_dir()
+    finally:
+        done = potofs("umount", "mnt", cwd=place)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    wait_until(lambda: not processes_of(place / "mnt"), "nobody serves the place")
+
+
+def test_umount_ends_the_daemon_and_leaves_the_folder_empty(mount: Mount) -> None:
+    daemon = mount.daemon
+    assert potofs("umount", mount.path).returncode == 0
+    assert daemon not in processes_of(mount.path)
+    assert os.listdir(mount.path) == []
+    done = potofs("umount", mount.path)
+    assert (done.returncode, done.stderr) == (1, f"potofs: nothing of potofs is mounted at {mount.path}\n")
+
+
+def test_a_killed_daemon_loses_nothing_and_the_same_command_mounts_again(
+    mount: Mount, journal: DialogueJournal
+) -> None:
+    (mount.users / "mia").mkdir()
+    with opened_to_append(mount.current("mia")) as held:
+        for number in range(30):
+            os.write(held, message(number).encode())
+        os.write(held, b"role: user\n")
+        mount.kill()
+        with pytest.raises(OSError) as dead:
+            os.write(held, b"content: unfinished\n---\n")
+        assert dead.value.errno in GONE
+    mount.start()
+    assert mount.current("mia").read_text() == "".join(map(message, range(30)))
+    with mount.current("mia").open("a") as again:
+        again.write(message(30))
+    assert len(journal.get_conversation("mia")) == 31
+
+
+def test_a_dead_mount_is_repaired_by_mounting_over_it(mount: Mount) -> None:
+    """With its helper killed as well, nobody has taken the mount away."""
+    for process in processes_of(mount.path):
+        os.kill(process, signal.SIGKILL)
+    wait_until(lambda: not processes_of(mount.path), "the daemon and its helper are gone")
+    if is_mounted(mount.path):
+        with pytest.raises(OSError) as dead:
+            os.listdir(mount.path)
+        assert dead.value.errno in GONE
+    mount.start()
+    assert os.listdir(mount.path) == ["users"]
+
+
+def test_a_place_with_a_mount_is_not_mounted_twice(mount: Mount, root: Path) -> None:
+    done = potofs("mount", mount.path, "--root", root)
+    assert done.returncode == 1
+    assert done.stderr == (f"potofs: {mount.path} has a potofs mount already: potofs umount {mount.path} ends it\n")
+    assert os.listdir(mount.path) == ["users"]
+
+
+def test_a_folder_with_something_in_it_is_not_hidden_unless_asked(
+    root: Path, tmp_path: Path, mount_at: Callable[..., Mount]
+) -> None:
+    place = tmp_path / "mnt0"
+    place.mkdir()
+    (place / "precious").touch()
+    done = potofs("mount", place, "--root", root)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "is not empty" in done.stderr
+    assert "--nonempty" in done.stderr
+    mount = mount_at(root, "--nonempty")
+    assert mount.path == place
+    assert os.listdir(place) == ["users"]
+    mount.finish()
+    assert os.listdir(place) == ["precious"]
+
+
+def test_a_mountpoint_inside_the_journal_is_refused_and_the_other_way_round(tmp_path: Path) -> None:
+    inside = potofs("mount", tmp_path / "journal/mnt", "--root", tmp_path / "journal")
+    around = potofs("mount", tmp_path, "--root", tmp_path / "journal")
+    for done in (inside, around):
+        assert done.returncode == 1
+        assert "cannot be inside one another" in done.stderr
+
+
+def test_a_mount_in_use_is_not_taken_away_unless_asked(mount: Mount) -> None:
+    (mount.users / "mia").mkdir()
+    with mount.current("mia").open("ab", buffering=0) as held:
+        held.write(message(1).encode())
+        done = potofs("umount", mount.path)
+        assert done.returncode == 1
+        assert "is in use" in done.stderr
+        held.write(message(2).encode())
+        assert potofs("umount", "--lazy", mount.path).returncode == 0
+        assert not is_mounted(mount.path)
+        held.write(message(3).encode())
+        held.seek(0)
+    wait_until(lambda: not processes_of(mount.path), "the daemon ends with the last open file")
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_unmounts_and_sets_aside_what_was_not_finished(
+    mount: Mount, root: Path, number: signal.Signals
+) -> None:
+    mount.expect_warning("are kept in rejected/")
+    (mount.users / "mia").mkdir()
+    with opened_to_append(mount.current("mia")) as held:
+        os.write(held, message(1).encode() + b"role: user\ncontent: unfinished")
+        os.kill(mount.daemon, number)
+        wait_until(lambda: not processes_of(mount.path), "the daemon has ended")
+        with pytest.raises(OSError) as dead:
+            os.write(held, b"\n---\n")
+        assert dead.value.errno in GONE
+    assert not is_mounted(mount.path)
+    assert (root / "users/mia/dialogs/current.yaml").read_text() == message(1)
+    (kept,) = (root / "users/mia/dialogs/rejected").iterdir()
+    assert kept.read_bytes() == b"role: user\ncontent: unfinished"
+
+
+def test_sighup_changes_nothing(mount: Mount) -> None:
+    os.kill(mount.daemon, signal.SIGHUP)
+    wait_until(lambda: "SIGHUP" in mount.log.read_text(), "the daemon has noticed")
+    assert os.listdir(mount.path) == ["users"]
+
+
+def test_in_the_foreground_it_logs_to_standard_error_until_it_is_interrupted(root: Path, tmp_path: Path) -> None:
+    place = tmp_path / "mnt"
+    with subprocess.Popen(
+        [sys.executable, "-m", "potofs", "mount", place, "--root", root, "--foreground"],
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as daemon:
+        try:
+            assert daemon.stderr is not None
+            assert "is mounted at" in daemon.stderr.readline()
+            assert os.listdir(place) == ["users"]
+            daemon.send_signal(signal.SIGINT)
+            assert daemon.wait(30) == 0
+        finally:
+            daemon.kill()
+        assert "Traceback" not in daemon.stderr.read()
+    assert not is_mounted(place)
+
+
+def test_two_mounts_of_one_root_show_the_same(root: Path, mount_at: Callable[..., Mount]) -> None:
+    one, other = mount_at(root), mount_at(root)
+    (one.users / "mia").mkdir()
+    for number in range(10):
+        with (one, other)[number % 2].current("mia").open("a") as file:
+            file.write(message(number))
+        for mount in (one, other):
+            assert mount.current("mia").read_text() == "".join(map(message, range(number + 1)))
+    assert one.current("mia").stat().st_ino == other.current("mia").stat().st_ino
+
+
+def test_inode_numbers_stay_across_mounts(mount: Mount, journal: DialogueJournal) -> None:
+    journal.add_message("mia", ChatMessage("user", "Hello", "2024-01-15T10:30:00.000Z"))
+
+    def numbers() -> dict[Path, int]:
+        return {path: path.stat().st_ino for path in mount.path.rglob("*")}
+
+    before = numbers()
+    assert len(set(before.values())) == len(before)
+    assert potofs("umount", mount.path).returncode == 0
+    mount.start()
+    assert numbers() == before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        (["--backend=carrier-pigeon:///x"], "no backend is called 'carrier-pigeon'"),
+        (["--backend=file:///tmp/x?archiveTreshold=5"], "archiveThreshold"),
+        (["--backend=file:///tmp/x?fsync=perhaps"], "fsync"),
+        (["--root=/proc/nowhere"], "/proc/nowhere"),
+        (["--root=/etc/hostname"], "/etc/hostname"),
+    ],
+)
+def test_a_journal_that_cannot_be_reached_is_not_mounted(tmp_path: Path, arguments: list[str], reason: str) -> None:
+    done = potofs("mount", tmp_path / "mnt", *arguments)
+    assert done.returncode == 1
+    assert done.stdout == ""
+    assert reason in done.stderr
+    assert done.stderr.startswith("potofs: ")
+    assert done.stderr.count("\n") == 1
+    assert not is_mounted(tmp_path / "mnt")
+
+
+def test_without_fusermount3_it_says_which_package_is_missing(
+    tmp_path: Path, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    done = potofs("mount", tmp_path / "mnt", "--root", root)
+    assert (done.returncode, done.stderr) == (1, "potofs: fusermount3 is missing: install the package fuse3\n")
+
+
+def test_a_log_that_cannot_be_written_is_said_before_anything_is_mounted(tmp_path: Path, root: Path) -> None:
+    done = potofs("mount", tmp_path / "mnt", "--root", root, "--log", "/proc/none/log")
+    assert (done.returncode, done.stderr) == (1, "potofs: /proc/none/log: No such file or directory\n")
+    assert not is_mounted(tmp_path / "mnt")
