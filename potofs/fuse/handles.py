@@ -1,14 +1,17 @@
 """What programs have open: files being read, conversations being appended to, directories being listed."""
 
+import logging
 from collections.abc import Iterable
 from typing import TypeVar
 
 import trio
 
 from potofs.backends.base import Reader
-from potofs.errors import Stale
+from potofs.errors import PotofsError, Stale
 from potofs.journal.appending import Appender
 from potofs.tree.nodes import Node
+
+log = logging.getLogger(__name__)
 
 
 class FileHandle:
@@ -27,6 +30,13 @@ class FileHandle:
         self.is_dirty = False
 
     def close(self) -> None:
+        """Lets go of the file; what was appended and is no message yet is set aside."""
+        if self.appender is not None:
+            try:
+                self.appender.close()
+            except (PotofsError, OSError) as error:
+                # Whoever wrote it is gone, and was never told that it is stored.
+                log.error("%s: what was not finished could not be kept in rejected/: %s", self.node, error)
         if self.reader is not None:
             self.reader.close()
             self.reader = None

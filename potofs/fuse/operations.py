@@ -9,6 +9,7 @@ import functools
 import os
 import stat
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 
 import pyfuse3
 from pyfuse3 import EntryAttributes, FileHandleT, FileInfo, FileNameT, FlagT, InodeT, ModeT, RequestContext
@@ -197,12 +198,10 @@ class Operations(pyfuse3.Operations):
     @answered
     async def release(self, fh: FileHandleT) -> None:
         handle = self._handles.remove(fh, FileHandle)
-        try:
-            appender = handle.appender
-            if appender is not None and appender.is_unsettled:
-                async with handle.turn:
-                    await self._workers.run(handle.node.user, appender.close)
-        finally:
+        if handle.appender is not None and handle.appender.is_unsettled:
+            async with handle.turn:
+                await self._workers.run(handle.node.user, handle.close)
+        else:
             handle.close()
 
     # Moving and removing
@@ -222,7 +221,9 @@ class Operations(pyfuse3.Operations):
         parent, new_parent = self._inodes.node(parent_inode_old), self._inodes.node(parent_inode_new)
         old, new = os.fsdecode(name_old), os.fsdecode(name_new)
         archive = await self._workers.run(parent.user, lambda: self._tree.rename(parent, old, new_parent, new))
-        self._inodes.moved(self._tree.attributes(archive).inode, archive)
+        # It is done; should the archive have moved on already, its number is looked for when it is asked for.
+        with suppress(NotFound):
+            self._inodes.moved(self._tree.attributes(archive).inode, archive)
 
     @answered
     async def unlink(self, parent_inode: InodeT, name: FileNameT, ctx: RequestContext) -> None:
@@ -256,8 +257,6 @@ class Operations(pyfuse3.Operations):
     def close(self) -> None:
         """Sets aside what open handles have not finished; after the last request."""
         for handle in self._handles.files():
-            if handle.appender is not None:
-                handle.appender.close()
             handle.close()
 
     async def _append(self, handle: FileHandle, append: Callable[..., None]) -> None:

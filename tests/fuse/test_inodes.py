@@ -1,0 +1,40 @@
+"""Inode numbers are remembered as often as the kernel was told of them, and no longer."""
+
+import pytest
+
+from potofs.errors import Stale
+from potofs.fuse.inodes import Inodes
+from potofs.tree.nodes import ROOT, Kind, Node
+from potofs.tree.tree import ROOT_INODE
+
+MIA = Node(Kind.CURRENT, "mia")
+
+
+def test_a_number_is_forgotten_with_the_last_lookup() -> None:
+    inodes = Inodes()
+    for _ in range(3):
+        inodes.remember(7, MIA)
+    inodes.forget(7, 2)
+    assert inodes.node(7) == MIA
+    inodes.forget(7, 1)
+    with pytest.raises(Stale):
+        inodes.node(7)
+    assert len(inodes) == 1
+
+
+def test_the_root_is_never_forgotten() -> None:
+    inodes = Inodes()
+    inodes.forget(ROOT_INODE, 100)
+    assert inodes.node(ROOT_INODE) == ROOT
+
+
+def test_a_conversation_that_moved_keeps_its_number() -> None:
+    inodes = Inodes()
+    inodes.remember(7, MIA)
+    archive = Node(Kind.ARCHIVE, "mia", "refund")
+    inodes.moved(7, archive)
+    assert inodes.node(7) == archive
+    # The kernel was not told of this one, and will not ask for it.
+    inodes.moved(8, archive)
+    with pytest.raises(Stale):
+        inodes.node(8)

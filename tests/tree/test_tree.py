@@ -1,0 +1,141 @@
+"""The tree without a kernel: lookup and listing agree, and what is refused changes nothing."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from potofs import ChatMessage, DialogueJournal
+from potofs.errors import AlreadyExists, InvalidName, NameTooLong, NotFound, NotPermitted
+from potofs.tree import nodes
+from potofs.tree.nodes import FAMILIES, FIXED, ROOT, Kind, Node
+from potofs.tree.tree import Tree
+
+FIRST = ChatMessage("user", "Hello", "2024-01-15T10:30:00.000Z")
+SECOND = ChatMessage("user", "Again", "2024-01-16T10:30:00.000Z")
+
+
+@pytest.fixture
+def tree(journal: DialogueJournal) -> Tree:
+    """A tree in which every kind of entry is there."""
+    for user in ("mia", "a/b", ".."):
+        journal.add_message(user, FIRST)
+        journal.archive_conversation(user, "refund/2024")
+        journal.add_message(user, SECOND)
+        journal.backend.set_aside(user, b"hello\n")
+    return Tree(journal)
+
+
+def walk(tree: Tree, node: Node = ROOT) -> Iterator[tuple[Node, str, Node]]:
+    """Every entry that is listed: its directory, its name, and what its name is looked up as."""
+    for name in tree.names(node):
+        entry = tree.lookup(node, name)
+        yield node, name, entry.node
+        if entry.node.kind.is_directory:
+            yield from walk(tree, entry.node)
+
+
+def test_every_kind_of_entry_is_listed_and_looked_up_as_what_it_is(tree: Tree) -> None:
+    found = list(walk(tree))
+    assert {node.kind for _, _, node in found} == set(Kind) - {Kind.ROOT}
+    for parent, name, node in found:
+        assert nodes.name_of(parent, node) == name
+        assert nodes.child(parent, name) == node
+        assert "/" not in name
+        assert not name.startswith(".")
+
+
+def test_every_directory_is_in_the_table_that_lookup_and_listing_go_by() -> None:
+    assert set(FIXED) | set(FAMILIES) == {kind for kind in Kind if kind.is_directory}
+    assert not set(FIXED) & set(FAMILIES)
+
+
+def test_inode_numbers_are_unique_and_stay(tree: Tree, journal: DialogueJournal) -> None:
+    def numbers(tree: Tree) -> dict[str, int]:
+        return {f"{parent}/{name}": tree.attributes(node).inode for parent, name, node in walk(tree)}
+
+    first = numbers(tree)
+    assert len(set(first.values())) == len(first)
+    assert all(0 < number < 1 << 64 for number in first.values())
+    assert numbers(Tree(journal)) == first
+
+
+def test_what_is_listed_as_so_large_has_so_many_bytes(tree: Tree) -> None:
+    for _, name, node in walk(tree):
+        if not node.kind.is_directory:
+            with tree.open(node) as reader:
+                assert len(reader.read_all()) == tree.attributes(node).size > 0, name
+
+
+@pytest.mark.parametrize("name", ["nobody", "%6Dia", "..", ".", ".git", "a%2fb", "x%", "\udcff", "n" * 255])
+def test_a_name_that_is_nobody_s_is_not_found(tree: Tree, name: str) -> None:
+    with pytest.raises(NotFound):
+        tree.lookup(Node(Kind.USERS), name)
+
+
+def test_a_name_that_no_file_system_takes_is_said_to_be_too_long(tree: Tree) -> None:
+    with pytest.raises(NameTooLong):
+        tree.lookup(Node(Kind.USERS), "n" * 256)
+
+
+def test_the_archive_called_current_never_exists(tree: Tree) -> None:
+    archived = Node(Kind.ARCHIVED, "mia")
+    with pytest.raises(NotFound):
+        tree.lookup(archived, "current.yaml")
+    dialogs = Node(Kind.DIALOGS, "mia")
+    assert tree.rename(dialogs, "current.yaml", archived, "current.yaml").name != "current"
+
+
+def test_directories_can_only_be_made_as_users(tree: Tree) -> None:
+    assert tree.make_directory(Node(Kind.USERS), "max").node == Node(Kind.USER, "max")
+    with pytest.raises(AlreadyExists):
+        tree.make_directory(Node(Kind.USERS), "max")
+    for name in (".hidden", "%6Dax", "\udcff"):
+        with pytest.raises(InvalidName):
+            tree.make_directory(Node(Kind.USERS), name)
+    for kind in set(Kind) - {Kind.USERS}:
+        with pytest.raises(NotPermitted):
+            tree.make_directory(Node(kind, "mia"), "folder")
+
+
+def test_only_the_running_conversation_takes_what_is_written(tree: Tree) -> None:
+    for kind in set(Kind) - {Kind.CURRENT}:
+        with pytest.raises(NotPermitted):
+            tree.appender(Node(kind, "mia", "refund/2024"))
+    for name in ("other.yaml", "current.yml", ".current.yaml.swp"):
+        with pytest.raises(NotPermitted):
+            tree.to_create(Node(Kind.DIALOGS, "mia"), name)
+    assert tree.to_create(Node(Kind.DIALOGS, "mia"), "current.yaml") == Node(Kind.CURRENT, "mia")
+
+
+def test_nothing_is_moved_anywhere_but_the_running_conversation_into_its_user_s_archives(tree: Tree) -> None:
+    before = [(parent, name) for parent, name, _ in walk(tree)]
+    places = [(parent, name) for parent, name, _ in walk(tree)]
+    for parent, name in places:
+        for target in {parent for parent, _ in places} - {Node(Kind.ARCHIVED, parent.user)}:
+            with pytest.raises(NotPermitted):
+                tree.rename(parent, name, target, "moved.yaml")
+    with pytest.raises(AlreadyExists):
+        tree.rename(Node(Kind.DIALOGS, "mia"), "current.yaml", Node(Kind.ARCHIVED, "mia"), "refund%2F2024.yaml")
+    with pytest.raises(InvalidName):
+        tree.rename(Node(Kind.DIALOGS, "mia"), "current.yaml", Node(Kind.ARCHIVED, "mia"), "moved.txt")
+    assert [(parent, name) for parent, name, _ in walk(tree)] == before
+
+
+def test_only_what_was_rejected_can_be_removed(tree: Tree) -> None:
+    for parent, name, node in list(walk(tree)):
+        if node.kind is not Kind.REJECTED_FILE:
+            with pytest.raises(NotPermitted):
+                tree.remove(parent, name)
+    rejected = Node(Kind.REJECTED, "mia")
+    tree.remove(rejected, tree.names(rejected)[0])
+    assert tree.names(Node(Kind.DIALOGS, "mia")) == ["archived", "current.yaml", "rejected"]
+    with pytest.raises(NotFound):
+        tree.lookup(Node(Kind.DIALOGS, "mia"), "rejected")
+
+
+def test_a_conversation_is_followed_to_where_it_went(tree: Tree, journal: DialogueJournal, root: Path) -> None:
+    current = Node(Kind.CURRENT, "mia")
+    inode = tree.attributes(current).inode
+    journal.archive_conversation("mia", "later")
+    assert tree.relocated(current, inode).node == Node(Kind.ARCHIVE, "mia", "later")
