@@ -1,0 +1,124 @@
+"""The README is true: its commands print what it says, and everything that there is stands in it."""
+
+import os
+import re
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import click
+import msgspec
+import pytest
+
+from potofs.cli.commands import potofs
+from potofs.config import FilesystemSettings
+from potofs.journal.message import ROLES
+from potofs.tree import nodes
+from tests.mounts import abandon
+
+CHECKOUT = Path(__file__).parents[1]
+README = (CHECKOUT / "README.md").read_text()
+
+
+class Step(NamedTuple):
+    """A command of a console block, and what it prints; … stands for anything."""
+
+    command: str
+    expected: str
+
+
+def steps(text: str) -> Iterator[Step]:
+    for block in re.findall(r"^```console\n(.*?)^```$", text, re.MULTILINE | re.DOTALL):
+        for piece in re.split(r"^\$ ", block, flags=re.MULTILINE)[1:]:
+            lines = piece.splitlines(keepends=True)
+            command = lines.pop(0)
+            while lines and re.match(r"> ?", lines[0]):
+                command += re.sub(r"^> ?", "", lines.pop(0))
+            yield Step(command, "".join(lines))
+
+
+STEPS = list(steps(README))
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Iterator[Path]:
+    """A folder in which the commands can be run as they stand there."""
+    (tmp_path / "scripts").symlink_to(CHECKOUT / "scripts")
+    yield tmp_path
+    abandon(tmp_path / "mnt")
+
+
+def test_the_commands_print_what_the_readme_says(place: Path) -> None:
+    mark = "<<<end of a command>>>"
+    # One shell for all, as its reader has: what one command sets, the next finds.
+    script = "".join(f"{step.command}echo '{mark}'\n" for step in STEPS)
+    done = subprocess.run(
+        ["bash"],
+        input=f"exec 2>&1\n{script}",
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd=place,
+        env={**os.environ, "LC_ALL": "C.UTF-8"},
+        check=True,
+        timeout=100,
+    )
+    printed = done.stdout.split(f"{mark}\n")[:-1]
+    assert len(printed) == len(STEPS) > 20
+    for step, output in zip(STEPS, printed, strict=True):
+        pattern = ".*".join(map(re.escape, step.expected.split("…")))
+        assert re.fullmatch(pattern, output), f"$ {step.command}{output}"
+
+
+def test_its_first_commands_are_five() -> None:
+    first = re.search(r"^```console\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
+    assert first is not None
+    assert first[1].count("$ ") == 5
+
+
+def test_its_python_runs(place: Path) -> None:
+    (code,) = re.findall(r"^```python\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
+    exec(code.replace("/var/lib/poto", f"{place}/journal"), {"print": lambda *_: None})
+    assert len(list((place / "journal/users/mia/dialogs/archived").iterdir())) == 1
+
+
+COMMANDS: dict[str, click.Command] = {"potofs": potofs, **potofs.commands}
+
+
+@pytest.mark.parametrize(("name", "command"), COMMANDS.items(), ids=COMMANDS)
+def test_every_command_and_option_is_in_it(name: str, command: click.Command) -> None:
+    assert f"| `{name} " in README or f"| `{name}`" in README
+    for parameter in command.params:
+        if isinstance(parameter, click.Option) and not parameter.hidden:
+            for option in parameter.opts:
+                assert re.search(rf"\| `(?:-h`, `)?{option}[ `]", README), option
+
+
+def test_no_option_is_in_it_that_does_not_exist() -> None:
+    existing = {option for command in COMMANDS.values() for parameter in command.params for option in parameter.opts}
+    existing |= {"--help", "--keep", "--rounds", "--fix"}
+    ours = "\n".join(line for line in README.splitlines() if "rsync" not in line)
+    assert set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", ours)) - existing == set()
+
+
+def test_every_setting_is_in_it_with_its_default() -> None:
+    for field in msgspec.structs.fields(FilesystemSettings):
+        assert re.search(rf"\| `{field.encode_name}` \| `?{field.default}`? \|", README), field.encode_name
+
+
+def test_every_exit_code_is_in_it() -> None:
+    source = (CHECKOUT / "potofs/cli/__init__.py").read_text()
+    codes = {"0", "2", *re.findall(r"^[A-Z]+ = (\d+)$", source, re.MULTILINE)}
+    table = README.split("| exit code |")[1].split("\n\n")[0]
+    assert set(re.findall(r"^\| (\d+) \|", table, re.MULTILINE)) == codes
+
+
+def test_every_name_of_the_tree_is_in_it() -> None:
+    for names in nodes.FIXED.values():
+        for name in names:
+            assert re.search(rf"[`/]{re.escape(name)}[`/]", README), name
+
+
+def test_every_role_is_in_it() -> None:
+    for role in ROLES:
+        assert f"`{role}`" in README
