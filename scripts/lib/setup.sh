@@ -134,6 +134,8 @@ choose_python() { # sets python; it may still have to be installed
         if [[ -z $python && $EUID != 0 && ! -x /usr/bin/python3 ]]; then
             python=/usr/bin/python3
         fi
+        [[ -n $python ]] || die "needs Python 3.11 or later, which is neither in /usr/bin nor in apt's lists of packages:" \
+            "see what apt-get update says, or name one in POTOFS_PYTHON"
     fi
     [[ -n $python ]] || die "needs Python 3.11 or later, and found none in /usr/bin: install one, or name one in POTOFS_PYTHON"
 }
@@ -186,9 +188,11 @@ need_packages() {
         return
     fi
     if ((EUID != 0)); then
-        local command="sudo apt-get install ${missing[*]}"
-        apt-cache show "${missing[@]}" >/dev/null 2>&1 || command="sudo apt-get update && $command"
-        die "needs packages that only root can install; run this, then start again: $command"
+        local sudo='' command
+        type -P sudo >/dev/null && sudo='sudo '
+        command="${sudo}apt-get install ${missing[*]}"
+        apt-cache show "${missing[@]}" >/dev/null 2>&1 || command="${sudo}apt-get update && $command"
+        die "needs packages that only root can install; run this as root, then start again: $command"
     fi
     say "installing ${missing[*]}"
     if [[ " ${missing[*]} " == *' redis-server '* ]]; then
@@ -208,8 +212,9 @@ need_things() {
     done
     pkg-config --exists fuse3 2>/dev/null || missing+=("libfuse 3 with its header files")
     if ((${#missing[@]})); then
-        local IFS=,
-        die "needs what is missing here, install it and start again: ${missing[*]/#/ }"
+        local list
+        printf -v list ', %s' "${missing[@]}"
+        die "needs what is missing here, install it and start again: ${list#, }"
     fi
 }
 
@@ -250,7 +255,7 @@ make_venv() {
         # The first pip that knows --group.
         quietly "could not upgrade pip in $venv (see above)" pip 'pip>=25.1'
     fi
-    quietly "could not install potofs into $venv (see above)" pip -e '.[redis]' "${groups[@]/#/--group=}"
+    quietly "could not install potofs into $venv (see above); the next start tries again" pip -e '.[redis]' "${groups[@]/#/--group=}"
     # Written last and at once: its presence says that everything before it was done.
     printf '%s\0' "$root" "$python" "${POTOFS_PYTHON-}" "${groups[*]}" "$project" >"$stamp.new"
     mv -f -- "$stamp.new" "$stamp"
@@ -260,7 +265,10 @@ make_ready() {
     local python
     cd -- "$root" || exit # pip reads pyproject.toml here
     if [[ ! -w $root || (-e $venv && ! -w $venv) ]] && ! venv_ready "$@"; then
-        die "$venv is missing or out of date, and this user may not write it: start once as a user who may"
+        local owner
+        owner=$(stat -c %U -- "$venv" 2>/dev/null || stat -c %U -- "$root")
+        die "$venv is missing or out of date, and this user cannot write it;" \
+            "run this as $owner, with $root writable, then start again: $(readlink -f -- "$0")"
     fi
     choose_python
     if on_debian; then
