@@ -71,12 +71,12 @@ class Where(msgspec.Struct, frozen=True):
     @property
     def url(self) -> str:
         """The whole URL, which `parse` reads back."""
-        query = f"?{urlencode(self.options)}" if self.options else ""
-        return f"{self.scheme}://{quote(self.place)}{query}"
+        return f"{self}?{urlencode(self.options)}" if self.options else str(self)
 
     def __str__(self) -> str:
-        """The URL without its options; for a log or a list of mounts."""
-        return f"{self.scheme}://{self.place}"
+        """The URL without its options, in ASCII; for a log or a list of mounts."""
+        # As the system spells names: a path need not be text.
+        return f"{self.scheme}://{quote(self.place, errors='surrogateescape')}"
 
 
 def root(directory: str) -> Where:
@@ -86,18 +86,23 @@ def root(directory: str) -> Where:
 
 def parse(url: str) -> Where:
     """A backend URL, taken apart; raises ConfigError if it is none."""
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+    except ValueError as error:
+        raise ConfigError(f"{url!r} is not a backend URL: {error}") from None
     if not parts.scheme:
         raise ConfigError(f"{url!r} is not a backend URL: write file:///var/lib/poto, or give --root DIR")
-    if parts.fragment:
+    if "#" in url:
         raise ConfigError(f"{url!r}: a # in a backend URL is written %23")
     try:
         options = dict(parse_qsl(parts.query, keep_blank_values=True, strict_parsing=bool(parts.query)))
     except ValueError:
         raise ConfigError(f"{url!r}: what follows ? has to be name=value&name=value") from None
-    place = unquote(parts.netloc + parts.path)
+    place = unquote(parts.netloc + parts.path, errors="surrogateescape")
     if parts.scheme == "file":
         if parts.netloc or not place.startswith("/"):
             raise ConfigError(f"{url!r}: a file URL has three slashes and a whole path, file:///var/lib/poto")
+        if "\0" in place:
+            raise ConfigError(f"{url!r}: no path has a NUL in it")
         place = os.path.abspath(place)
     return Where(parts.scheme, place, options)

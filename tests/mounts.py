@@ -71,7 +71,8 @@ def wait_until(condition: Callable[[], bool], what: str, timeout: float = PATIEN
 
 def is_mounted(path: Path) -> bool:
     """Whether the system knows a mount at a path, dead or alive."""
-    return f" {path} " in Path("/proc/self/mountinfo").read_text()
+    spelled = str(path).replace("\\", "\\134").replace(" ", "\\040")
+    return f" {spelled} " in Path("/proc/self/mountinfo").read_text()
 
 
 def processes_of(path: Path) -> list[int]:

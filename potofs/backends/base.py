@@ -106,7 +106,8 @@ class Reader(ABC):
 class Backend(ABC):
     """A place for conversations. Thread-safe and synchronous; OSError comes through as the system said it.
 
-    `wait=False` asks for an answer without waiting: LockContended if another writer is at work on the user.
+    `wait=False` asks for an answer without waiting: LockContended, with nothing done, if another writer is at work on
+    the user, or if a disk has to be waited for that `append_blocks` does not speak of.
     A user need not exist to be appended to. NotFound names a user, conversation or archive that is not there.
     """
 
@@ -144,11 +145,10 @@ class Backend(ABC):
     def read_profile(self, user: str) -> bytes:
         """What is stored of the user beside conversations; empty if nothing is."""
 
-    # Conversations; an archive of None is the running one
+    # Conversations; an archive of None is the running one, which does not exist while it is empty
 
     @abstractmethod
-    def stat(self, user: str, archive: str | None = None) -> Stat:
-        """A running conversation that is empty does not exist."""
+    def stat(self, user: str, archive: str | None = None) -> Stat: ...
 
     @abstractmethod
     def open(self, user: str, archive: str | None = None) -> Reader: ...

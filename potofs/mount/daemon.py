@@ -24,12 +24,13 @@ _LOG_FILES = 3
 def serve(journal: DialogueJournal, mountpoint: str, source: str, on_ready: Callable[[], None]) -> None:
     """Mounts a journal and answers for it until it is unmounted, or a signal says that it is enough.
 
-    `source` is what mount(8) shows. `on_ready` is called once requests are answered. Raises MountError.
+    `source` is what mount(8) shows, in ASCII and without commas. `on_ready` is called once requests are answered.
+    Raises MountError.
     """
     operations = Operations(Tree(journal))
     options = {
         *pyfuse3.default_options,
-        f"fsname={_escaped(source)}",
+        f"fsname={source}",
         f"subtype={mountpoints.FILESYSTEM_TYPE.removeprefix('fuse.')}",
         # A daemon that is killed leaves no dead mount behind.
         "auto_unmount",
@@ -74,8 +75,3 @@ def log_to(path: str | None) -> None:
         handler = RotatingFileHandler(path, maxBytes=_LOG_BYTES, backupCount=_LOG_FILES, encoding="utf-8")
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     logging.basicConfig(level=logging.INFO, handlers=[handler])
-
-
-def _escaped(option: str) -> str:
-    # libfuse takes options apart at commas.
-    return option.replace("\\", "\\\\").replace(",", "\\,")

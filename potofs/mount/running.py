@@ -6,6 +6,7 @@ The lock, not the file, says that a daemon is there: it goes with the process, h
 import fcntl
 import os
 import select
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from urllib.parse import quote
@@ -18,7 +19,13 @@ _NAME = 200
 
 def runtime_directory() -> str:
     """Where daemons of this user leave word, made if it is missing."""
-    path = "/run/potofs" if os.geteuid() == 0 else str(platformdirs.user_runtime_path("potofs"))
+    if os.geteuid() == 0:
+        path = "/run/potofs"
+    else:
+        with warnings.catch_warnings():
+            # Without XDG_RUNTIME_DIR there is a folder that serves as well.
+            warnings.simplefilter("ignore")
+            path = str(platformdirs.user_runtime_path("potofs"))
     os.makedirs(path, mode=0o700, exist_ok=True)
     return path
 

@@ -118,7 +118,8 @@ def test_closing_commits_a_last_record_without_its_terminator(mount: Mount, mia:
 def test_a_record_of_which_each_line_is_written_by_another_open_file_is_refused(mount: Mount, mia: Path) -> None:
     mount.expect_warning("flush: the key content is missing|are kept in rejected/")
     done = shell('/bin/echo "role: user" >> "$CURRENT"', CURRENT=mia)
-    assert (done.returncode, done.stderr) == (1, "/bin/echo: write error: Invalid argument\n")
+    assert done.returncode == 1
+    assert "write error: Invalid argument" in done.stderr
     assert contents(mount) == []
     wait_until(lambda: rejected(mount) == [b"role: user\n"], "what was refused is set aside")
 

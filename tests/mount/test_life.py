@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from potofs import ChatMessage, DialogueJournal
-from tests.mounts import Mount, is_mounted, potofs, processes_of, wait_until
+from tests.mounts import Mount, is_mounted, mounted, potofs, processes_of, wait_until
 
 #: What the kernel says of a mount whose daemon is gone.
 GONE = (errno.ENOTCONN, errno.ECONNABORTED)
@@ -50,6 +50,14 @@ def test_without_any_option_the_journal_is_below_the_present_folder(tmp_path: Pa
         done = potofs("umount", "mnt", cwd=place)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
     wait_until(lambda: not processes_of(place / "mnt"), "nobody serves the place")
+
+
+def test_a_root_and_a_mountpoint_may_have_any_name(tmp_path: Path) -> None:
+    for name in ("Jürgen", "日本 語", "a,b", "back\\slash", "per%20cent", "'\"$x"):
+        place = tmp_path / name
+        with mounted(place / "journal", place / "mnt") as mount:
+            (mount.users / "mia").mkdir()
+            assert (place / "journal/users/mia").is_dir()
 
 
 def test_umount_ends_the_daemon_and_leaves_the_folder_empty(mount: Mount) -> None:

@@ -92,7 +92,7 @@ def test_tail_shows_the_last_messages(walked: Mount, spoken: list[dict[str, Any]
 
 def test_a_message_is_appended_with_echo_and_with_a_heredoc(walked: Mount, spoken: list[dict[str, Any]]) -> None:
     user = spoken[0]["user"]
-    before = walked.current(user).read_bytes()
+    before = walked.current(user).read_text()
     done = shell(
         """printf 'role: user\\ncontent: One more thing\\n---\\n' >> "$CURRENT"
 cat >> "$CURRENT" <<END
@@ -106,7 +106,7 @@ END""",
     )
     assert (done.returncode, done.stderr) == (0, "")
     after = walked.current(user).read_text()
-    assert after.startswith(before.decode())
+    assert after.startswith(before)
     assert re.fullmatch(
         r'role: user\ncontent: One more thing\ntimestamp: "20\d\d-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z"\n---\n'
         r"role: assistant\ncontent: \|-\n  Of course:\n  what is it\?\n"

@@ -10,14 +10,26 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 
 from potofs import names, times
-from potofs.backends.base import Appended, Archived, Backend, Fingerprint, Reader, Record, Scan, Stat, Usage, seam
+from potofs.backends.base import (
+    RECORD_END,
+    Appended,
+    Archived,
+    Backend,
+    Fingerprint,
+    Reader,
+    Record,
+    Scan,
+    Stat,
+    Usage,
+    seam,
+)
 from potofs.backends.filesystem import files
 from potofs.backends.filesystem.index import Contents, Index
 from potofs.backends.filesystem.layout import DIRECTORY_MODE, FILE_MODE, Layout
 from potofs.backends.filesystem.lock import UserLocks
 from potofs.backends.filesystem.sync import GroupSync, sync_directory
 from potofs.config import FilesystemSettings, Where
-from potofs.errors import AlreadyExists, InvalidName, NameTooLong, NotFound
+from potofs.errors import AlreadyExists, InvalidName, LockContended, NameTooLong, NotFound
 
 
 class FilesystemBackend(Backend):
@@ -27,18 +39,19 @@ class FilesystemBackend(Backend):
         self._settings = where.settings(FilesystemSettings)
         self._layout = Layout(where.place)
         self._locks = UserLocks(self._layout.lock, self._settings.lock_timeout_ms)
-        self._index = Index(scan, self._open_newest_archive)
+        self._index = Index(scan, self._open_newest_archive, lambda user: files.changed(self._layout.archived(user)))
         self._syncs = GroupSync()
         self.append_blocks = self._settings.fsync == "always"
         self.sync_on_close = self._settings.fsync == "close"
 
     def prepare(self, *, create: bool) -> None:
         if create:
-            files.make_directories(self._layout.users)
-        if not os.path.isdir(self._layout.root):
-            raise NotFound(f"there is no journal at {self._layout.root}: check the path")
-        if not os.access(self._layout.root, os.R_OK | os.X_OK):
-            raise PermissionError(13, "this user may not read the journal", self._layout.root)
+            files.make_directories(self._layout.users, durable=self._durable)
+        try:
+            os.scandir(self._layout.root).close()
+            os.stat(f"{self._layout.root}/.")
+        except FileNotFoundError:
+            raise NotFound(f"there is no journal at {self._layout.root}: check the path") from None
 
     # Users
 
@@ -52,7 +65,7 @@ class FilesystemBackend(Backend):
         return os.path.isdir(self._layout.user(user))
 
     def create_user(self, user: str, profile: bytes) -> None:
-        files.make_directories(self._layout.users)
+        files.make_directories(self._layout.users, durable=self._durable)
         try:
             os.mkdir(self._layout.user(user), DIRECTORY_MODE)
         except FileExistsError:
@@ -62,8 +75,7 @@ class FilesystemBackend(Backend):
         with suppress(FileExistsError):
             files.create_whole(self._layout.profile(user), profile, durable=self._durable)
         if self._durable:
-            sync_directory(self._layout.user(user))
-            sync_directory(self._layout.users)
+            self._sync_folders(user)
 
     def user_changed(self, user: str) -> int:
         folders = (self._layout.dialogs(user), self._layout.archived(user), self._layout.rejected(user))
@@ -87,11 +99,14 @@ class FilesystemBackend(Backend):
 
     def open(self, user: str, archive: str | None = None) -> files.FileReader:
         with self._must_exist(user, archive):
-            return files.FileReader(self._layout.conversation(user, archive))
+            reader = files.FileReader(self._layout.conversation(user, archive))
+        if archive is None and not reader.stat().size:
+            reader.close()
+            raise self._not_found(user, archive)
+        return reader
 
     def archives(self, user: str) -> list[Archived]:
-        folder = self._layout.archived(user)
-        return self._listed(folder)
+        return self._listed(self._layout.archived(user))
 
     def append(self, user: str, records: Sequence[Record], *, wait: bool = True) -> Appended:
         self._make_folders(user)
@@ -100,14 +115,12 @@ class FilesystemBackend(Backend):
             try:
                 contents = self._index.current(user, descriptor)
                 fresh = self._not_given_before(user, contents, records)
+                if not wait and self.sync_on_close and self._reaches_threshold(contents, len(fresh)):
+                    raise LockContended(f"user {user!r}: archiving waits for the disk")
                 if fresh:
-                    size = os.fstat(descriptor).st_size
-                    tail = os.pread(descriptor, 5, max(0, size - 5))
-                    data = seam(tail) + b"".join([record.data for record in fresh])
-                    files.append_whole(descriptor, data, size)
-                    contents.add(fresh, size + len(data))
+                    contents = self._write(user, descriptor, contents, fresh)
                 archived_as = None
-                if 0 < self._settings.archive_at <= contents.count:
+                if self._reaches_threshold(contents):
                     archived_as = self._archive(user, descriptor, None)
             except BaseException:
                 os.close(descriptor)
@@ -117,20 +130,32 @@ class FilesystemBackend(Backend):
             # may not have come this far.
             if self._settings.fsync == "always":
                 self._syncs.sync(descriptor)
+                if not contents.is_named:
+                    # Whoever made the file may have been killed before its name was durable.
+                    self._sync_folders(user)
+                    contents.is_named = True
         finally:
             os.close(descriptor)
         return Appended(len(fresh), archived_as)
 
     def sync(self, user: str) -> None:
-        with suppress(NotFound), self.open(user) as current:
-            current.sync()
-        newest = self._open_newest_archive(user)
-        if newest is not None:
-            with newest:
-                newest.sync()
+        archives = sorted(self.archives(user), key=_last_appended)
+        # Nothing is archived that is not on disk, unless fsync says never. The newest all the same: it may have been
+        # the running one until now, and another server, told never, has archived it.
+        for archive in [None, *(archive.name for archive in (archives[-1:] if self._durable else archives))]:
+            with suppress(NotFound), self.open(user, archive) as reader:
+                if self._syncs.is_doubtful(reader.fileno()):
+                    with self._locks.held(user, wait=True):
+                        self._write_again(user, reader.fileno())
+                self._syncs.sync(reader.fileno())
+        with suppress(FileNotFoundError):
+            sync_directory(self._layout.archived(user))
+            self._sync_folders(user)
 
     def archive(self, user: str, name: str | None = None, *, wait: bool = True) -> str:
         self.stat(user)
+        # Another program may have made the user's folders, and not this one.
+        self._make_folders(user)
         with self._locks.held(user, wait=wait):
             self.stat(user)
             descriptor = self._open_current(user)
@@ -142,6 +167,8 @@ class FilesystemBackend(Backend):
     def set_times(self, user: str, archive: str | None, mtime_ns: int) -> None:
         with self._must_exist(user, archive):
             os.utime(self._layout.conversation(user, archive), ns=(mtime_ns, mtime_ns))
+        if archive is not None:
+            self._index.forget(user)  # Another may be the newest now.
 
     # Copying
 
@@ -154,7 +181,7 @@ class FilesystemBackend(Backend):
     # What could not become a message
 
     def set_aside(self, user: str, data: bytes) -> str:
-        files.make_directories(self._layout.rejected(user))
+        files.make_directories(self._layout.rejected(user), durable=self._durable)
         base = times.compact(time.time_ns())
         while True:
             name = names.first_free(base, lambda name: os.path.lexists(self._layout.set_aside(user, name)))
@@ -188,7 +215,13 @@ class FilesystemBackend(Backend):
     def _make_folders(self, user: str) -> None:
         archived = self._layout.archived(user)
         if not os.path.isdir(archived):
-            files.make_directories(archived)
+            # Whoever needs it durable calls `_sync_folders` in the end: here it may be somebody else who made them.
+            files.make_directories(archived, durable=False)
+
+    def _sync_folders(self, user: str) -> None:
+        """Makes durable where a user's conversations are, up to the folder of all users."""
+        for folder in (self._layout.dialogs(user), self._layout.user(user), self._layout.users):
+            sync_directory(folder)
 
     def _not_given_before(self, user: str, contents: Contents, records: Sequence[Record]) -> list[Record]:
         """The records that are no second try of what the conversation or the newest archive holds."""
@@ -197,7 +230,7 @@ class FilesystemBackend(Backend):
         for record in records:
             if record.retry and (
                 record.fingerprint in batch
-                or contents.has(record.fingerprint)
+                or (contents.has(record.fingerprint) and not contents.is_cut_off(record))
                 or self._index.was_archived(user, record.fingerprint)
             ):
                 continue
@@ -208,13 +241,45 @@ class FilesystemBackend(Backend):
     def _open_current(self, user: str) -> int:
         """The running conversation, opened to append; the caller holds the lock."""
         path = self._layout.conversation(user, None)
+        descriptor = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, FILE_MODE)
         try:
-            return os.open(path, os.O_RDWR | os.O_APPEND)
-        except FileNotFoundError:
-            descriptor = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, FILE_MODE)
-            if self._durable:
-                sync_directory(self._layout.dialogs(user))
-            return descriptor
+            if self._syncs.is_doubtful(descriptor):
+                self._write_again(user, descriptor)
+        except BaseException:
+            os.close(descriptor)
+            raise
+        return descriptor
+
+    def _write_again(self, user: str, descriptor: int) -> None:
+        """Brings a file back from a failed sync; the caller holds the lock.
+
+        A second sync alone would succeed and mean nothing, and a message given once more would be taken for stored.
+        """
+        # Reopened by number, for it may have another name by now.
+        files.write_again(f"/proc/self/fd/{descriptor}")
+        # What the disk refused may be gone: only what is there now was given before.
+        self._index.forget(user)
+        self._syncs.trust(descriptor)
+
+    def _write(self, user: str, descriptor: int, contents: Contents, fresh: list[Record]) -> Contents:
+        """Appends records, and returns what the conversation holds then; the caller holds the lock."""
+        data = b"".join([record.data for record in fresh])
+        if contents.is_cut_off(fresh[0]):
+            # A writer was killed in its metadata. Whole but for those, it would stay beside its second try for ever.
+            data = data[len(contents.tail) :]
+        else:
+            size = os.fstat(descriptor).st_size
+            data = seam(os.pread(descriptor, len(RECORD_END), max(0, size - len(RECORD_END)))) + data
+        end = files.append_whole(descriptor, data)
+        if contents.covered + len(data) == end:
+            contents.add(fresh, data)
+            return contents
+        # Torn bytes before it have an end now, and what that makes of them only the bytes can say; or another
+        # program appended meanwhile.
+        return self._index.current(user, descriptor)
+
+    def _reaches_threshold(self, contents: Contents, more: int = 0) -> bool:
+        return 0 < self._settings.archive_at <= contents.count + more
 
     def _archive(self, user: str, descriptor: int, name: str | None) -> str:
         """Renames the running conversation, opened as `descriptor`, into an archive; the caller holds the lock."""
@@ -235,7 +300,7 @@ class FilesystemBackend(Backend):
             # First where it arrives: after a power failure it may have two names, but never none.
             sync_directory(self._layout.archived(user))
             sync_directory(self._layout.dialogs(user))
-        self._index.archived(user)
+        self._index.forget(user)
         return name
 
     def _open_newest_archive(self, user: str) -> files.FileReader | None:
@@ -243,7 +308,7 @@ class FilesystemBackend(Backend):
         archives = self.archives(user)
         if not archives:
             return None
-        newest = max(archives, key=lambda archive: (archive.stat.mtime_ns, archive.name))
+        newest = max(archives, key=_last_appended)
         return files.FileReader(self._layout.conversation(user, newest.name))
 
     def _put(self, user: str, archive: str | None, data: bytes, mtime_ns: int) -> None:
@@ -257,7 +322,12 @@ class FilesystemBackend(Backend):
             except FileExistsError:
                 what = "a running conversation" if archive is None else f"an archive {archive!r}"
                 raise AlreadyExists(f"user {user!r} has {what} already; nothing is replaced") from None
+            if archive is not None:
+                # By a finer clock than files have on older kernels: every server has to see that there is another one.
+                os.utime(self._layout.archived(user), ns=(time.time_ns(), time.time_ns()))
             self._index.forget(user)
+        if self._durable:
+            self._sync_folders(user)
 
     def _listed(self, folder: str) -> list[Archived]:
         found = []
@@ -292,3 +362,7 @@ class FilesystemBackend(Backend):
     def _not_found(user: str, archive: str | None) -> NotFound:
         what = "running conversation" if archive is None else f"archive {archive!r}"
         return NotFound(f"user {user!r} has no {what}")
+
+
+def _last_appended(archive: Archived) -> tuple[int, str]:
+    return archive.stat.mtime_ns, archive.name

@@ -7,6 +7,9 @@ from potofs.backends.base import Reader, Stat
 from potofs.backends.filesystem.layout import DIRECTORY_MODE, FILE_MODE
 from potofs.backends.filesystem.sync import sync_directory
 
+# Bytes read at once where all of a file is.
+_PIECE = 1 << 24
+
 
 def stat_of(found: os.stat_result) -> Stat:
     """What a conversation's file says of it."""
@@ -28,32 +31,46 @@ class FileReader(Reader):
     def read_all(self) -> bytes:
         pieces = []
         offset = 0
-        while piece := self.read(offset, 1 << 24):
+        while piece := self.read(offset, _PIECE):
             pieces.append(piece)
             offset += len(piece)
         return b"".join(pieces)
 
-    def sync(self) -> None:
-        """Makes its bytes durable; raises OSError."""
-        os.fdatasync(self._descriptor)
+    def fileno(self) -> int:
+        """The descriptor that it reads from."""
+        return self._descriptor
 
     def close(self) -> None:
         os.close(self._descriptor)
 
 
-def append_whole(descriptor: int, data: bytes, size: int) -> None:
-    """Appends to a file of `size` bytes, all or nothing; raises OSError.
-
-    The caller holds the lock, so that nobody else has appended behind it when a failed write is cut off again.
-    """
+def append_whole(descriptor: int, data: bytes) -> int:
+    """Appends to a file that nobody has moved about in, all or nothing; returns where it ends then; raises OSError."""
+    start = done = 0
     try:
         done = os.write(descriptor, data)
+        # Where the file ended may have changed since anybody looked: not every program takes the lock.
+        start = os.lseek(descriptor, 0, os.SEEK_CUR) - done
         # Short only where the disk is nearly full; going on says why, or finds room after all.
         while done < len(data):
             done += os.write(descriptor, data[done:])
-    except OSError:
-        os.ftruncate(descriptor, size)
+    except BaseException:
+        # What another program has appended meanwhile is not ours to cut off.
+        if done and os.fstat(descriptor).st_size == start + done:
+            os.ftruncate(descriptor, start)
         raise
+    return start + done
+
+
+def write_again(path: str) -> None:
+    """Writes the bytes that a file has over themselves, so that the next sync writes them all; raises OSError."""
+    descriptor = os.open(path, os.O_RDWR)
+    try:
+        offset = 0
+        while piece := os.pread(descriptor, _PIECE, offset):
+            offset += os.pwrite(descriptor, piece, offset)
+    finally:
+        os.close(descriptor)
 
 
 def create_whole(path: str, data: bytes, *, mtime_ns: int | None = None, durable: bool = True) -> None:
@@ -64,7 +81,7 @@ def create_whole(path: str, data: bytes, *, mtime_ns: int | None = None, durable
     descriptor = os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_EXCL, FILE_MODE)
     try:
         try:
-            append_whole(descriptor, data, 0)
+            append_whole(descriptor, data)
             if mtime_ns is not None:
                 os.utime(descriptor, ns=(mtime_ns, mtime_ns))
             if durable:
@@ -79,14 +96,16 @@ def create_whole(path: str, data: bytes, *, mtime_ns: int | None = None, durable
         sync_directory(folder)
 
 
-def make_directories(path: str) -> None:
+def make_directories(path: str, *, durable: bool) -> None:
     """Makes a directory and those above it, for their owner alone; raises OSError."""
     with suppress(FileExistsError):
         try:
             os.mkdir(path, DIRECTORY_MODE)
         except FileNotFoundError:
-            make_directories(os.path.dirname(path))
+            make_directories(os.path.dirname(path), durable=durable)
             os.mkdir(path, DIRECTORY_MODE)
+        if durable:
+            sync_directory(os.path.dirname(path))
 
 
 def changed(path: str) -> int:

@@ -9,71 +9,96 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable
 
-from potofs.backends.base import RECORD_END, Fingerprint, Reader, Record, Scan
+from potofs.backends.base import RECORD_END, Fingerprint, Reader, Record, Scan, seam
 
 # Users whose conversations are remembered, those of the last appends (about 20 kB each).
 _USERS = 2048
+# How many of the bytes accounted for have to be where they were: enough to hold a timestamp.
+_SEEN = 512
 
 
 class Contents:
     """The messages of one conversation, up to the last record that ends."""
 
-    def __init__(self, conversation: int) -> None:
+    def __init__(self, conversation: int, scan: Scan) -> None:
+        self._scan = scan
         #: The conversation's id.
         self.id = conversation
         #: Bytes that are accounted for; a record ends there.
         self.covered = 0
         self.count = 0
         self.given: set[Fingerprint] = set()
-        # The same for what follows `covered`: bytes without a terminator, which may be a message all the same.
-        self._tail: list[Fingerprint] = []
+        #: Whether this process has made the file's name durable.
+        self.is_named = False
+        # The last of the bytes that are accounted for: an inode number may come again, with other bytes.
+        self._seen = b""
+        #: What follows `covered`: bytes without a terminator, which may be a message all the same.
+        self.tail = b""
+        self._in_tail: list[Fingerprint] = []
 
-    def catch_up(self, descriptor: int, scan: Scan) -> bool:
+    def catch_up(self, descriptor: int) -> bool:
         """Takes in what was appended since; False if these are not the bytes it knows."""
         size = os.fstat(descriptor).st_size
         if size < self.covered:
             return False
-        # One marker before the new bytes: it must still be where it was.
-        start = max(0, self.covered - len(RECORD_END))
+        start = self.covered - len(self._seen)
         data = _read(descriptor, start, size - start)
-        if self.covered and not data.startswith(RECORD_END):
+        if not data.startswith(self._seen):
             return False
-        new = data[self.covered - start :]
+        new = data[len(self._seen) :]
         end = 0 if not new else (new.rfind(RECORD_END) + len(RECORD_END) if RECORD_END in new else 0)
-        self.count -= len(self._tail)
-        self._tail = list(scan(new[end:]))
-        whole = list(scan(new[:end]))
-        self.covered += end
-        self.count += len(whole) + len(self._tail)
+        self.count -= len(self._in_tail)
+        self.tail = new[end:]
+        self._in_tail = list(self._scan(self.tail))
+        whole = list(self._scan(new[:end]))
+        self._cover(new[:end])
+        self.count += len(whole) + len(self._in_tail)
         self.given.update(whole)
         return True
 
     def has(self, fingerprint: Fingerprint) -> bool:
-        return fingerprint in self.given or fingerprint in self._tail
+        return fingerprint in self.given or fingerprint in self._in_tail
 
-    def add(self, records: list[Record], size: int) -> None:
-        """Accounts for records that were just appended; the conversation has `size` bytes now."""
-        # What stood there without a terminator has one now.
-        self.given.update(self._tail)
-        self._tail = []
+    def is_cut_off(self, record: Record) -> bool:
+        """Whether the tail is this very record as far as it was written: all that tells it apart, and not all of it."""
+        return (
+            record.retry
+            and 0 < len(self.tail) < len(record.data) - len(RECORD_END[1:])
+            and record.data.startswith(self.tail)
+            and list(self._scan(self.tail + seam(self.tail))) == [record.fingerprint]
+        )
+
+    def add(self, records: list[Record], data: bytes) -> None:
+        """Accounts for records that were just appended, as `data`, right behind what is covered."""
         self.given.update(record.fingerprint for record in records)
         self.count += len(records)
-        self.covered = size
+        self._cover(data)
+
+    def _cover(self, data: bytes) -> None:
+        self.covered += len(data)
+        self._seen = (self._seen + data[-_SEEN:])[-_SEEN:]
 
 
 class _User:
     def __init__(self) -> None:
         self.current: Contents | None = None
-        #: What the newest archive holds; None: not looked at yet.
-        self.previous: set[Fingerprint] | None = None
+        #: What the newest archive holds, and when archives had last come or gone then; None: not looked at yet.
+        self.previous: set[Fingerprint] = set()
+        self.previous_at: int | None = None
 
 
 class Index:
     """The contents of conversations in use; thread-safe as long as each user's lock is held."""
 
-    def __init__(self, scan: Scan, open_newest_archive: Callable[[str], Reader | None]) -> None:
+    def __init__(
+        self,
+        scan: Scan,
+        open_newest_archive: Callable[[str], Reader | None],
+        archives_changed: Callable[[str], int],
+    ) -> None:
         self._scan = scan
         self._open_newest_archive = open_newest_archive
+        self._archives_changed = archives_changed
         self._guard = threading.Lock()
         self._users: OrderedDict[str, _User] = OrderedDict()
 
@@ -82,31 +107,28 @@ class Index:
         known = self._known(user)
         conversation = os.fstat(descriptor).st_ino
         contents = known.current
-        if contents is None or contents.id != conversation or not contents.catch_up(descriptor, self._scan):
-            contents = Contents(conversation)
-            contents.catch_up(descriptor, self._scan)
-            known.current, known.previous = contents, None
+        if contents is None or contents.id != conversation or not contents.catch_up(descriptor):
+            contents = Contents(conversation, self._scan)
+            contents.catch_up(descriptor)
+            known.current, known.previous_at = contents, None
         return contents
 
     def was_archived(self, user: str, fingerprint: Fingerprint) -> bool:
         """Whether the newest archive holds a message."""
         known = self._known(user)
-        if known.previous is None:
-            known.previous = set()
+        # Archives come from other servers too.
+        changed = self._archives_changed(user)
+        if known.previous_at != changed:
             newest = self._open_newest_archive(user)
+            known.previous = set()
             if newest is not None:
                 with newest:
                     known.previous.update(self._scan(newest.read_all()))
+            known.previous_at = changed
         return fingerprint in known.previous
 
-    def archived(self, user: str) -> None:
-        """The running conversation has just become the newest archive."""
-        known = self._known(user)
-        known.previous = known.current.given if known.current else None
-        known.current = None
-
     def forget(self, user: str) -> None:
-        """Drops what is known of a user: archives came or went."""
+        """Drops what is known of a user: conversations came or went."""
         with self._guard:
             self._users.pop(user, None)
 

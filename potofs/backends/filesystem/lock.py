@@ -32,7 +32,7 @@ class UserLocks:
 
     def __init__(self, path_of: Callable[[str], str], timeout_ms: int) -> None:
         self._path_of = path_of
-        self._timeout = timeout_ms / 1000
+        self._timeout = min(timeout_ms / 1000, threading.TIMEOUT_MAX)
         self._guard = threading.Lock()
         self._queues: dict[str, _Queue] = {}
 
@@ -47,12 +47,17 @@ class UserLocks:
             if not lock.acquire(timeout=self._timeout) if wait else not lock.acquire(blocking=False):
                 raise self._given_up(user, wait)
             try:
-                # Opened anew each time: a lock belongs to an open file, and a child process would inherit this one's.
+                # Opened anew each time: a lock belongs to an open file, which child processes share.
                 descriptor = os.open(self._path_of(user), os.O_RDWR | os.O_CREAT, FILE_MODE)
                 try:
                     if not self._flock(descriptor, deadline):
                         raise self._given_up(user, wait)
-                    yield
+                    try:
+                        yield
+                    finally:
+                        # Closing would not do: a child forked meanwhile has the descriptor too, and would go on
+                        # holding the lock.
+                        fcntl.flock(descriptor, fcntl.LOCK_UN)
                 finally:
                     os.close(descriptor)
             finally:

@@ -1,0 +1,331 @@
+"""What is forced to disk, when, and what becomes of an append that the disk refuses."""
+
+import errno
+import os
+import subprocess
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from potofs.backends.base import Backend, Record
+from potofs.backends.filesystem.sync import GroupSync
+from potofs.errors import LockContended, NotFound
+from tests.backends.kit import joined, names_of, open_filesystem, record, records, stored
+from tests.mounts import wait_until
+
+
+class Disk:
+    """What the system was asked to make durable, in order, as paths below the users' folder; and what it answers."""
+
+    def __init__(self, users: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self._users = users
+        self.asked: list[str] = []
+        self.fails = False
+        real = {name: getattr(os, name) for name in ("fdatasync", "fsync", "rename", "pwrite")}
+
+        def sync(descriptor: int) -> None:
+            self._note("", os.readlink(f"/proc/self/fd/{descriptor}"))
+            if self.fails:
+                raise OSError(errno.EIO, "Input/output error")
+            real["fdatasync"](descriptor)
+
+        def rename(old: str, new: str) -> None:
+            self._note("rename ", new)
+            real["rename"](old, new)
+
+        def pwrite(descriptor: int, data: bytes, offset: int) -> int:
+            self._note("write again ", os.readlink(f"/proc/self/fd/{descriptor}"))
+            written: int = real["pwrite"](descriptor, data, offset)
+            return written
+
+        for name, fake in {"fdatasync": sync, "fsync": sync, "rename": rename, "pwrite": pwrite}.items():
+            monkeypatch.setattr(os, name, fake)
+
+    def _note(self, what: str, path: str) -> None:
+        self.asked.append(what + os.path.relpath(path, self._users))
+
+    def take(self) -> list[str]:
+        asked, self.asked = self.asked, []
+        return asked
+
+
+@pytest.fixture
+def disk(users: Path, monkeypatch: pytest.MonkeyPatch) -> Disk:
+    return Disk(users, monkeypatch)
+
+
+FOLDERS = ["mia/dialogs", "mia", "."]
+CURRENT = "mia/dialogs/current.yaml"
+
+
+def test_always_means_before_an_append_returns(on_files: Callable[..., Backend], disk: Disk) -> None:
+    backend = on_files()
+    disk.take()
+    backend.append("mia", records(0, 1))
+    assert disk.take() == [CURRENT, *FOLDERS], "and with it every folder up to that of all users"
+    backend.append("mia", records(1, 5))
+    assert disk.take() == [CURRENT]
+    backend.append("mia", records(1, 5))
+    assert disk.take() == [CURRENT], "the first try may not have come this far"
+    assert backend.append_blocks
+    assert not backend.sync_on_close
+
+
+def test_no_server_relies_on_another_for_the_names_of_what_it_appended_to(
+    on_files: Callable[..., Backend], disk: Disk
+) -> None:
+    on_files(fsync="never").append("mia", records(0, 1))
+    assert disk.take()[1:] == [], "only the root was made durable, if that"
+    on_files().append("mia", records(1, 2))
+    assert disk.take()[-4:] == [CURRENT, *FOLDERS]
+
+
+def test_close_means_when_it_is_told_to(on_files: Callable[..., Backend], disk: Disk) -> None:
+    backend = on_files(fsync="close")
+    disk.take()
+    for number in range(10):
+        backend.append("mia", records(number, number + 1), wait=False)
+    assert disk.take() == []
+    backend.sync("mia")
+    assert disk.take() == [CURRENT, "mia/dialogs/archived", *FOLDERS]
+    assert not backend.append_blocks
+    assert backend.sync_on_close
+
+
+def test_close_never_makes_whoever_may_not_wait_wait_for_the_disk(on_files: Callable[..., Backend], disk: Disk) -> None:
+    """Archiving does; so that is left to whoever may."""
+    backend = on_files(fsync="close", archiveThreshold="3")
+    backend.append("mia", records(0, 2), wait=False)
+    disk.take()
+    with pytest.raises(LockContended):
+        backend.append("mia", records(2, 3), wait=False)
+    assert stored(backend, "mia") == joined(records(0, 2))
+    assert disk.take() == []
+    name = backend.append("mia", records(2, 3)).archived_as
+    assert name is not None
+    assert stored(backend, "mia", name) == joined(records(0, 3))
+
+
+def test_never_means_only_when_somebody_asks(on_files: Callable[..., Backend], disk: Disk) -> None:
+    backend = on_files(fsync="never", archiveThreshold="2")
+    backend.create_user("mia", b"x")
+    for number in range(5):
+        backend.append("mia", records(number, number + 1), wait=False)
+    backend.put_archive("mia", "copied", b"x", 1)
+    backend.set_aside("mia", b"x")
+    assert [asked for asked in disk.take() if not asked.startswith("rename")] == []
+    backend.sync("mia")
+    archives = [f"mia/dialogs/archived/{name}.yaml" for name in names_of(backend, "mia")]
+    assert len(archives) == 3
+    assert disk.take() == [CURRENT, *archives, "mia/dialogs/archived", *FOLDERS]
+
+
+def test_an_archive_is_on_disk_before_it_has_its_name_and_never_without_one(
+    on_files: Callable[..., Backend], disk: Disk
+) -> None:
+    backend = on_files()
+    backend.append("mia", records(0, 1))
+    disk.take()
+    backend.archive("mia", "refund")
+    assert disk.take() == [CURRENT, "rename mia/dialogs/archived/refund.yaml", "mia/dialogs/archived", "mia/dialogs"]
+
+
+def test_a_copy_and_a_new_user_are_durable_with_their_folders(on_files: Callable[..., Backend], disk: Disk) -> None:
+    backend = on_files()
+    disk.take()
+    backend.put_archive("mia", "refund", b"x", 1)
+    assert disk.take()[1:] == ["mia/dialogs/archived", *FOLDERS]
+    backend.create_user("noah", b"x")
+    assert disk.take()[1:] == ["noah", "noah/dialogs", "noah", "."]
+
+
+def test_a_root_that_was_made_is_durable(on_files: Callable[..., Backend], disk: Disk) -> None:
+    on_files()
+    assert disk.take() == ["../..", ".."]
+
+
+# A disk that fails
+
+
+def test_a_failed_sync_is_reported_and_not_tried_again_silently(on_files: Callable[..., Backend], disk: Disk) -> None:
+    """A second fdatasync would say that all is well. So all bytes are written once more before the next one counts."""
+    backend = on_files()
+    backend.append("mia", records(0, 1))
+    disk.take()
+    disk.fails = True
+    for _ in range(2):
+        with pytest.raises(OSError, match="disk did not take") as caught:
+            backend.append("mia", records(1, 2))
+        assert caught.value.errno == errno.EIO
+    assert disk.take() == [CURRENT, f"write again {CURRENT}", CURRENT]
+    disk.fails = False
+    assert backend.append("mia", records(1, 2)).stored == 0
+    assert disk.take()[:2] == [f"write again {CURRENT}", CURRENT]
+    backend.append("mia", records(2, 3))
+    assert disk.take() == [CURRENT]
+    assert stored(backend, "mia") == joined(records(0, 3))
+
+
+def test_what_the_disk_lost_is_stored_by_the_second_try(
+    on_files: Callable[..., Backend], disk: Disk, users: Path
+) -> None:
+    backend = on_files()
+    backend.append("mia", records(0, 2))
+    disk.fails = True
+    with pytest.raises(OSError, match="disk did not take"):
+        backend.append("mia", records(2, 3))
+    disk.fails = False
+    # The kernel drops what it could not write, and reads what is there.
+    os.truncate(users / CURRENT, len(joined(records(0, 2))))
+    assert backend.append("mia", records(2, 3)).stored == 1
+    assert stored(backend, "mia") == joined(records(0, 3))
+
+
+def test_no_archive_is_made_of_what_the_disk_refused(on_files: Callable[..., Backend], disk: Disk) -> None:
+    backend = on_files(fsync="close", archiveThreshold="3")
+    backend.append("mia", records(0, 2))
+    disk.fails = True
+    for attempt in (
+        lambda: backend.sync("mia"),
+        lambda: backend.archive("mia"),
+        lambda: backend.append("mia", records(2, 3)),
+    ):
+        with pytest.raises(OSError, match="disk did not take"):
+            attempt()
+    disk.fails = False
+    assert backend.archives("mia") == []
+    disk.take()
+    backend.sync("mia")
+    assert disk.take()[:2] == [f"write again {CURRENT}", CURRENT]
+    name = backend.append("mia", records(2, 3)).archived_as
+    assert name is not None
+    assert stored(backend, "mia", name) == joined(records(0, 3))
+
+
+# Appends that wait together
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_all_who_wait_for_one_file_share_the_next_sync_and_its_failure(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fails: bool
+) -> None:
+    syncs, path = GroupSync(), tmp_path / "file"
+    path.write_bytes(b"x")
+    calls: list[int] = []
+    go_on = threading.Event()
+    results: list[BaseException | None] = []
+
+    def fdatasync(descriptor: int) -> None:
+        calls.append(descriptor)
+        assert go_on.wait(30)
+        if fails and len(calls) == 2:
+            raise OSError(errno.EIO, "Input/output error")
+
+    def sync() -> None:
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            syncs.sync(descriptor)
+            results.append(None)
+        except OSError as error:
+            results.append(error)
+        finally:
+            os.close(descriptor)
+
+    monkeypatch.setattr(os, "fdatasync", fdatasync)
+    first = threading.Thread(target=sync)
+    first.start()
+    wait_until(lambda: len(calls) == 1, "the first is at it")
+    others = [threading.Thread(target=sync) for _ in range(5)]
+    for thread in others:
+        thread.start()
+    wait_until(lambda: [turns.wanted_by for turns in syncs._turns.values()] == [6], "all are there")
+    go_on.set()
+    for thread in [first, *others]:
+        thread.join()
+    assert len(calls) == 2, "the one that ran may have begun before the others had written"
+    assert len(results) == 6
+    assert [error.errno for error in results if isinstance(error, OSError)] == ([errno.EIO] * 5 if fails else [])
+    assert syncs._turns == {}
+
+
+# A full disk
+
+
+class SmallDisk:
+    """A place with little room, and something in it that can be taken away."""
+
+    def __init__(self, place: Path, make_room: Callable[[], None]) -> None:
+        self.place = place
+        self.make_room = make_room
+
+
+@pytest.fixture(params=["real", "pretended"])
+def small_disk(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[SmallDisk]:
+    """A tiny file system; where nobody may mount one, and once more anyway, writes that fail as on one."""
+    if request.param == "real" and os.geteuid() == 0:
+        place = tmp_path / "small"
+        place.mkdir()
+        subprocess.run(["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", place], check=True)
+        try:
+            ballast = place / "ballast"
+            ballast.write_bytes(bytes(128 << 10))
+            yield SmallDisk(place, ballast.unlink)
+        finally:
+            subprocess.run(["umount", place], check=True)
+        return
+    write, left = os.write, [64 << 10]
+
+    def limited(descriptor: int, data: bytes) -> int:
+        if not os.readlink(f"/proc/self/fd/{descriptor}").startswith(str(tmp_path)):
+            return write(descriptor, data)
+        if not left[0]:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        done = write(descriptor, data[: left[0]])
+        left[0] -= done
+        return done
+
+    monkeypatch.setattr(os, "write", limited)
+    yield SmallDisk(tmp_path, lambda: left.__setitem__(0, 1 << 20))
+
+
+def test_a_full_disk_leaves_no_half_record_and_appends_go_on_once_there_is_room(small_disk: SmallDisk) -> None:
+    backend = open_filesystem(small_disk.place)
+    backend.append("mia", records(0, 1))
+    done = [joined(records(0, 1))]
+
+    def batch() -> list[Record]:
+        return [record(f"{len(done)} " + "x" * 30_000), *records(len(done), len(done) + 1)]
+
+    def fill() -> None:
+        while len(done) < 50:
+            backend.append("mia", batch())
+            done.append(joined(batch()))
+            assert stored(backend, "mia") == b"".join(done)
+
+    with pytest.raises(OSError) as caught:
+        fill()
+    assert caught.value.errno == errno.ENOSPC
+    assert len(done) > 1
+    assert stored(backend, "mia") == b"".join(done)
+    with pytest.raises(OSError) as caught:
+        backend.put_archive("mia", "copy", bytes(200_000), 1)
+    assert caught.value.errno == errno.ENOSPC
+    assert backend.archives("mia") == []
+    assert os.listdir(small_disk.place / "journal/users/mia/dialogs/archived") == []
+    small_disk.make_room()
+    assert backend.append("mia", batch()).stored == 2
+    assert stored(backend, "mia") == b"".join(done) + joined(batch())
+
+
+def test_a_first_append_to_a_full_disk_leaves_no_conversation(small_disk: SmallDisk) -> None:
+    backend = open_filesystem(small_disk.place)
+    with pytest.raises(OSError) as caught:
+        backend.append("mia", [record("x" * 250_000)])
+    assert caught.value.errno == errno.ENOSPC
+    with pytest.raises(NotFound):
+        backend.stat("mia")
+    small_disk.make_room()
+    assert backend.append("mia", records(0, 1)).stored == 1
+    assert stored(backend, "mia") == joined(records(0, 1))

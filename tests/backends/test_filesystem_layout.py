@@ -1,0 +1,187 @@
+"""The filesystem backend's files: where they are, whose they are, and what may lie beside them."""
+
+import os
+import re
+import stat
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from potofs.backends.filesystem.backend import FilesystemBackend
+from potofs.config import Where
+from potofs.errors import NotFound
+from potofs.journal import reading
+from tests.backends.kit import joined, names_of, open_filesystem, records, stored
+
+
+def test_the_tree_on_disk_is_the_documents(tmp_path: Path, users: Path) -> None:
+    backend = open_filesystem(tmp_path)
+    backend.create_user("mia", b"userId: mia\n")
+    backend.append("mia", records(0, 1))
+    backend.archive("mia", "refund")
+    by_time = backend.append("mia", records(1, 101)).archived_as
+    backend.append("mia", records(101, 102))
+    aside = backend.set_aside("mia", b"refused")
+    assert by_time is not None
+    assert re.fullmatch(r"\d{8}T\d{6}\.\d{3}Z", by_time)
+    found = {str(path.relative_to(users)): path.read_bytes() for path in users.rglob("*") if path.is_file()}
+    assert found == {
+        "mia/.lock": b"",
+        "mia/metadata.yaml": b"userId: mia\n",
+        "mia/dialogs/current.yaml": joined(records(101, 102)),
+        "mia/dialogs/archived/refund.yaml": joined(records(0, 1)),
+        f"mia/dialogs/archived/{by_time}.yaml": joined(records(1, 101)),
+        f"mia/dialogs/rejected/{aside}.yaml": b"refused",
+    }
+
+
+def test_ids_are_spelled_so_that_they_stay_in_their_folder(tmp_path: Path, users: Path) -> None:
+    backend = open_filesystem(tmp_path)
+    for user in ("..", "a/b", "100%", ".hidden", "nul\0"):
+        backend.append(user, records(0, 1))
+    assert sorted(os.listdir(users)) == ["%2E.", "%2Ehidden", "100%25", "a%2Fb", "nul%00"]
+    assert os.listdir(tmp_path) == ["journal"]
+
+
+def test_conversations_are_nobodys_business_but_the_owners(tmp_path: Path) -> None:
+    mask = os.umask(0)
+    try:
+        backend = open_filesystem(tmp_path / "deep")
+        backend.create_user("mia", b"x")
+        backend.append("mia", records(0, 1))
+        backend.put_archive("mia", "refund", b"x", 1)
+        backend.set_aside("mia", b"x")
+    finally:
+        os.umask(mask)
+    made = [tmp_path / "deep", *(tmp_path / "deep").rglob("*")]
+    assert {oct(stat.S_IMODE(path.stat().st_mode)) for path in made if path.is_dir()} == {"0o700"}
+    assert {oct(stat.S_IMODE(path.stat().st_mode)) for path in made if path.is_file()} == {"0o600"}
+
+
+def test_what_else_lies_there_is_left_alone_and_not_shown(tmp_path: Path, users: Path) -> None:
+    backend = open_filesystem(tmp_path)
+    backend.append("mia", records(0, 1))
+    backend.archive("mia", "refund")
+    archived = users / "mia/dialogs/archived"
+    others = [users / "notes.txt", users / "%41", users / ".hidden", archived / ".refund.yaml.a1", archived / "x.txt"]
+    for path in others:
+        path.write_text("mine")
+    (archived / "folder.yaml").mkdir()
+    (users / "%zz").mkdir()
+    (archived / "gone.yaml").symlink_to("nowhere")
+    assert list(backend.users()) == ["mia"]
+    assert names_of(backend, "mia") == ["refund"]
+    assert {path.read_text() for path in others} == {"mine"}
+
+
+def test_folders_that_another_program_made_need_not_be_complete(tmp_path: Path, users: Path) -> None:
+    (users / "mia/dialogs").mkdir(parents=True)
+    (users / "mia/dialogs/current.yaml").write_bytes(joined(records(0, 2)))
+    backend = open_filesystem(tmp_path)
+    assert backend.archives("mia") == []
+    backend.sync("mia")
+    assert backend.archive("mia", "refund") == "refund"
+    assert stored(backend, "mia", "refund") == joined(records(0, 2))
+
+
+def test_an_archive_put_in_place_leaves_nothing_beside_it(tmp_path: Path, users: Path) -> None:
+    backend = open_filesystem(tmp_path)
+    backend.put_archive("mia", "refund", b"x", 1)
+    with pytest.raises(Exception, match="already"):
+        backend.put_archive("mia", "refund", b"y", 1)
+    assert os.listdir(users / "mia/dialogs/archived") == ["refund.yaml"]
+
+
+# The place
+
+
+def test_a_root_that_is_not_there_is_made_only_if_told_to(tmp_path: Path) -> None:
+    where = Where("file", str(tmp_path / "a/b"))
+    backend = FilesystemBackend(where, reading.fingerprints)
+    with pytest.raises(NotFound, match=re.escape(where.place)):
+        backend.prepare(create=False)
+    assert os.listdir(tmp_path) == []
+    backend.prepare(create=True)
+    backend.prepare(create=False)
+    assert list(backend.users()) == []
+
+
+def test_a_root_that_is_no_folder_is_an_error_of_the_system(tmp_path: Path) -> None:
+    (tmp_path / "journal").write_text("mine")
+    for create in (False, True):
+        with pytest.raises(NotADirectoryError):
+            FilesystemBackend(Where("file", str(tmp_path / "journal")), reading.fingerprints).prepare(create=create)
+
+
+@contextmanager
+def as_nobody(folder: Path) -> Iterator[None]:
+    """Takes the right to read and write a folder away."""
+    folder.chmod(0)
+    if os.geteuid() == 0:
+        os.seteuid(65534)
+        try:
+            yield
+        finally:
+            os.seteuid(0)
+            folder.chmod(0o700)
+    else:
+        try:
+            yield
+        finally:
+            folder.chmod(0o700)
+
+
+def test_missing_rights_come_through_as_the_system_says_them(tmp_path: Path, users: Path) -> None:
+    backend = open_filesystem(tmp_path)
+    backend.append("mia", records(0, 1))
+    with as_nobody(tmp_path / "journal"):
+        for attempt in (backend.stat, backend.open, backend.archive, backend.archives):
+            with pytest.raises(PermissionError):
+                attempt("mia")
+        with pytest.raises(PermissionError):
+            backend.append("mia", records(1, 2))
+        with pytest.raises(PermissionError):
+            backend.prepare(create=False)
+        with pytest.raises(PermissionError):
+            backend.create_user("noah", b"")
+    assert stored(backend, "mia") == joined(records(0, 1))
+    assert os.listdir(users) == ["mia"]
+
+
+@pytest.fixture
+def read_only(tmp_path: Path) -> Iterator[Path]:
+    """A place with one conversation of mia that nothing can be written to."""
+    place = tmp_path / "place"
+    open_filesystem(place).append("mia", records(0, 1))
+    if os.geteuid() == 0:
+        subprocess.run(["mount", "--bind", place, place], check=True)
+        try:
+            subprocess.run(["mount", "-o", "remount,bind,ro", place], check=True)
+            yield place
+        finally:
+            subprocess.run(["umount", place], check=True)
+    else:
+        folders = [place / "journal/users/mia", *(place / "journal").rglob("*")]
+        for path in folders:
+            path.chmod(0o500 if path.is_dir() else 0o400)
+        yield place
+        for path in folders:
+            path.chmod(0o700)
+
+
+def test_a_read_only_root_can_be_read(read_only: Path) -> None:
+    backend = FilesystemBackend(Where("file", str(read_only / "journal")), reading.fingerprints)
+    backend.prepare(create=False)
+    assert stored(backend, "mia") == joined(records(0, 1))
+    for attempt in (
+        lambda: backend.append("mia", records(1, 2)),
+        lambda: backend.archive("mia"),
+        lambda: backend.put_archive("mia", "x", b"x", 1),
+        lambda: backend.set_aside("mia", b"x"),
+    ):
+        with pytest.raises(OSError):
+            attempt()
+    assert stored(backend, "mia") == joined(records(0, 1))

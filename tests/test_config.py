@@ -1,0 +1,141 @@
+"""Backend URLs and settings."""
+
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from potofs import config
+from potofs.config import FilesystemSettings, Settings, Where, parse
+from potofs.errors import ConfigError
+
+
+def test_a_url_has_a_backend_a_place_and_options() -> None:
+    assert parse("file:///var/lib/poto") == Where("file", "/var/lib/poto")
+    assert parse("file:///var/lib/poto?archiveThreshold=500&fsync=close") == Where(
+        "file", "/var/lib/poto", {"archiveThreshold": "500", "fsync": "close"}
+    )
+    assert parse("shelf://host:1/a/b?x=") == Where("shelf", "host:1/a/b", {"x": ""})
+
+
+@pytest.mark.parametrize(
+    ("url", "place"),
+    [
+        ("file:///a%20b%3Fc%23d%25", "/a b?c#d%"),
+        ("file:///a/../b//c/", "/b/c"),
+        ("file:///", "/"),
+        ("file:///caf%C3%A9", "/café"),
+        ("file:///caf%E9", os.fsdecode(b"/caf\xe9")),
+        ("FILE:///a", "/a"),
+    ],
+)
+def test_a_path_is_decoded_and_made_plain(url: str, place: str) -> None:
+    assert parse(url) == Where("file", place)
+
+
+@pytest.mark.parametrize(
+    ("url", "reason"),
+    [
+        ("/var/lib/poto", "write file:///var/lib/poto, or give --root DIR"),
+        ("", "is not a backend URL"),
+        ("file://var/lib/poto", "three slashes"),
+        ("file:poto", "three slashes"),
+        ("file://", "three slashes"),
+        ("file:///a#b", "written %23"),
+        ("file:///a#", "written %23"),
+        ("file:///a%00b", "NUL"),
+        ("file:///a?fsync", "name=value"),
+        ("file:///a?fsync=close&&", "name=value"),
+        ("shelf://[::1", "is not a backend URL"),
+        ("shelf://℀", "is not a backend URL"),
+    ],
+)
+def test_what_is_no_backend_url_is_refused_with_the_way_out(url: str, reason: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        parse(url)
+    assert reason in str(caught.value)
+    assert repr(url) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_directory_is_a_whole_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert config.root("journal") == Where("file", f"{tmp_path}/journal")
+    assert config.root(config.DEFAULT_ROOT) == Where("file", f"{tmp_path}/data/dialogues")
+
+
+_paths = st.binary(min_size=1).filter(lambda path: b"\0" not in path).map(lambda path: os.fsdecode(b"/" + path))
+_options = st.dictionaries(st.text(st.characters(exclude_categories=["Cs"]), min_size=1), st.text("aé&=?#%+ \n;/"))
+
+
+@given(_paths, _options)
+def test_a_place_of_files_is_read_back_from_its_url(path: str, options: dict[str, str]) -> None:
+    where = Where("file", os.path.abspath(path), options)
+    assert where.url.isascii()
+    assert parse(where.url) == where
+
+
+@given(st.text(st.characters(exclude_categories=["Cs"])), _options)
+def test_any_place_is_read_back_from_its_url(place: str, options: dict[str, str]) -> None:
+    where = Where("shelf", place, options)
+    assert parse(where.url) == where
+
+
+@given(st.text())
+def test_no_text_brings_anything_but_a_place_or_a_config_error(text: str) -> None:
+    for url in (text, f"file://{text}", f"file:///{text}", f"shelf://{text}"):
+        try:
+            where = parse(url)
+        except ConfigError:
+            continue
+        assert parse(where.url) == where
+
+
+def test_a_place_is_shown_without_its_options() -> None:
+    assert str(Where("file", "/a b", {"fsync": "never"})) == "file:///a%20b"
+
+
+# Settings
+
+
+def test_the_defaults_are_the_documents() -> None:
+    settings = Where("file", "/a").settings(FilesystemSettings)
+    assert settings == FilesystemSettings(
+        archive_threshold=100, max_conversation_length=1000, lock_timeout_ms=5000, fsync="always"
+    )
+    assert settings.archive_at == 100
+
+
+def test_settings_have_the_names_of_the_configuration_file() -> None:
+    options = {"archiveThreshold": "5", "maxConversationLength": "7", "lockTimeoutMs": "9", "fsync": "never"}
+    assert Where("file", "/a", options).settings(FilesystemSettings) == FilesystemSettings(5, 7, 9, "never")
+
+
+@pytest.mark.parametrize(
+    ("threshold", "length", "archive_at"), [(100, 1000, 100), (100, 50, 50), (0, 50, 50), (100, 0, 100), (0, 0, 0)]
+)
+def test_the_smaller_limit_archives_and_0_is_none(threshold: int, length: int, archive_at: int) -> None:
+    assert Settings(threshold, length).archive_at == archive_at
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("archiveThreshold", "many"),
+        ("archiveThreshold", ""),
+        ("archiveThreshold", "-1"),
+        ("maxConversationLength", "1.5"),
+        ("lockTimeoutMs", "-5"),
+        ("fsync", "sometimes"),
+        ("archive_threshold", "5"),
+        ("keyPrefix", "x"),
+    ],
+)
+def test_a_setting_that_cannot_be_is_refused_naming_it_and_all_there_are(option: str, value: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        Where("file", "/a", {option: value}).settings(FilesystemSettings)
+    for name in (option, "archiveThreshold", "maxConversationLength", "lockTimeoutMs", "fsync", "file:///a"):
+        assert name in str(caught.value)
+    assert "\n" not in str(caught.value)
