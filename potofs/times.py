@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 
 # A date and time as RFC 3339 and YAML 1.1 write it: seconds, fraction and zone may be missing.
 _TIMESTAMP = re.compile(
-    r"(\d{4}-\d\d-\d\d)(?:[Tt \t]\s*(\d\d:\d\d)(:\d\d)?([.,]\d+)?\s*([Zz]|[+-]\d\d(?::?\d\d)?)?)?", re.ASCII
+    r"(\d{4}-\d\d-\d\d)(?:[Tt \t]\s*(\d\d:\d\d)(:\d\d)?([.,]\d+)?(?:\s*([Zz]|[+-]\d\d(?::?\d\d)?))?)?", re.ASCII
 )
 
 _EPOCH = datetime.fromtimestamp(0, UTC)
@@ -22,8 +22,9 @@ def now() -> str:
 def iso(nanoseconds: int) -> str:
     """A time in nanoseconds since 1970 as ISO 8601 with milliseconds, rounded down."""
     seconds, rest = divmod(nanoseconds, 1_000_000_000)
-    moment = datetime.fromtimestamp(seconds, UTC)
-    return f"{moment:%Y-%m-%dT%H:%M:%S}.{rest // 1_000_000:03d}Z"
+    moment = datetime.fromtimestamp(seconds, UTC).replace(tzinfo=None)
+    # Not strftime, which writes the year 999 without its zero.
+    return f"{moment.isoformat()}.{rest // 1_000_000:03d}Z"
 
 
 def compact(nanoseconds: int) -> str:
@@ -50,7 +51,8 @@ def nanoseconds(timestamp: str) -> int | None:
         text += f"{hours}:{rest or '00'}"
     try:
         moment = datetime.fromisoformat(text)
-        moment = moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment
+        # A time that is outside the years 1 to 9999 in UTC could not be written down again.
+        moment = moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
         # Whole seconds and nanoseconds apart: a float would lose the last digits.
         whole = int(moment.timestamp())
     except (ValueError, OverflowError):

@@ -5,9 +5,8 @@ from collections.abc import Iterator
 from potofs import times
 from potofs.backends.base import RECORD_END, Record
 from potofs.errors import InvalidMessage
-from potofs.journal import reading, record, values, yamldoc
+from potofs.journal import reading, record, stream, values, yamldoc
 from potofs.journal.message import ChatMessage, fingerprint
-from potofs.journal.stream import documents
 
 
 def from_message(message: ChatMessage) -> Record:
@@ -24,11 +23,14 @@ def from_bytes(data: bytes) -> Record:
     The bytes stay as they are. Raises InvalidMessage if this is not one whole valid message, or if it would not read
     the same everywhere.
     """
-    (document,) = documents(data)
+    found = list(stream.documents(data))
+    if len(found) != 1:
+        raise InvalidMessage(f"one message was expected, and here are {len(found)}")
+    document = found[0]
     text = data[document.start : document.end]
     message = reading.parse(text)
     _refuse_ambiguous(text.decode().removeprefix("\ufeff"))
-    if text.lstrip(b"\xef\xbb\xbf \t\r\n")[:1] == b"%":
+    if stream.begins_with_directive(text):
         raise InvalidMessage("a %YAML or %TAG line cannot stand inside a conversation: leave it out")
     retry = bool(message.timestamp)
     if not retry:
@@ -36,7 +38,10 @@ def from_bytes(data: bytes) -> Record:
         text, message = _stamped(text, message, timestamp)
     whole = data[: document.start] + text + data[document.end :]
     if not whole.endswith(RECORD_END):
-        whole += b"\n---\n" if not whole.endswith(b"\n") else b"---\n"
+        if whole.endswith(b"\n---"):
+            whole += b"\n"
+        else:
+            whole += RECORD_END[1:] if whole.endswith(b"\n") else RECORD_END
     return Record(whole, fingerprint(message), retry)
 
 
@@ -54,10 +59,11 @@ def _refuse_ambiguous(text: str) -> None:
 
 def _stamped(text: bytes, message: ChatMessage, timestamp: str) -> tuple[bytes, ChatMessage]:
     """A document without a timestamp, and the same with one."""
-    source = text.decode()
+    source = reading.text_of(text)
+    order_mark = text.removesuffix(source.encode())
     expected = ChatMessage(message.role, message.content, timestamp, message.metadata, message.extra)
     for candidate in _with_timestamp(source, timestamp):
-        stamped = candidate.encode()
+        stamped = order_mark + candidate.encode()
         try:
             if reading.parse(stamped) == expected:
                 return stamped, expected

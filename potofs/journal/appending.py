@@ -53,7 +53,7 @@ class Appender:
     @property
     def is_unsettled(self) -> bool:
         """Whether there is something that `close` has to set aside."""
-        return bool(self._waiting or self._refused)
+        return bool(self._refused) or not stream.says_nothing(self._waiting)
 
     def write(self, data: bytes, *, wait: bool = True) -> None:
         """Takes in bytes and stores the records that they end.
@@ -140,10 +140,9 @@ class Appender:
 
     def _skip(self, data: bytes) -> None:
         """Notes that data were refused; skipping is over once they end in a terminator."""
-        lines = data.rstrip(b"\r\n")
-        last = data[lines.rfind(b"\n") + 1 :]
+        last = data[_last_line(data.rstrip(b"\r\n")) :]
         # No marker's line is longer than this, but for blanks that nobody writes.
-        self._skipped = None if stream.ends_in_marker(last) else data[data.rfind(b"\n") + 1 :][:64]
+        self._skipped = None if stream.ends_in_marker(last) else data[_last_line(data) :][:64]
 
     def _put_aside(self, data: bytes) -> None:
         if stream.says_nothing(data):
@@ -153,3 +152,8 @@ class Appender:
         except (PotofsError, OSError) as error:
             log.warning("%d bytes that are no message could not be set aside yet: %s", len(data), error)
             self._refused.append(data)
+
+
+def _last_line(data: bytes) -> int:
+    """Where the last line begins; behind the data if they end in a line break."""
+    return max(data.rfind(b"\n"), data.rfind(b"\r")) + 1

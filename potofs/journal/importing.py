@@ -8,7 +8,6 @@ already, whole, is left alone: the same file can be imported again, and an impor
 """
 
 import os
-import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from typing import Any
@@ -79,7 +78,7 @@ def _lines(path: str) -> Iterator[tuple[int, int, _Line]]:
                 names.encode(line.user)
                 if line.conversation is not None:
                     names.archive_file(line.conversation)
-            except (msgspec.DecodeError, InvalidName, NameTooLong) as error:
+            except (msgspec.DecodeError, UnicodeDecodeError, InvalidName, NameTooLong) as error:
                 raise InvalidMessage(f"line {number}: {error}") from None
             if not line.messages:
                 raise InvalidMessage(f"line {number}: a conversation without messages")
@@ -109,21 +108,22 @@ def _store(journal: DialogueJournal, line: _Line, data: bytes, *, is_last: bool)
     """Stores a conversation unless it is there; whether it was new."""
     backend = journal.backend
     journal.ensure_user(line.user)
-    archives = backend.archives(line.user)
-    if _is_stored(backend, line.user, archives, data):
-        return False
-    when = max(
-        filter(None, (times.nanoseconds(message["timestamp"]) for message in line.messages)), default=time.time_ns()
-    )
-    if is_last:
-        # Unless the user talks to somebody right now: then it becomes an archive like the others.
+    when = max(times.nanoseconds(message["timestamp"]) or 0 for message in line.messages)
+    while True:
+        archives = backend.archives(line.user)
+        if _is_stored(backend, line.user, archives, data):
+            return False
+        if is_last:
+            # Unless the user talks to somebody right now: then it becomes an archive like the others.
+            with suppress(AlreadyExists):
+                backend.put_current(line.user, data, when)
+                return True
+        taken = {archive.name for archive in archives}
+        name = names.first_free(line.conversation or times.compact(when), taken.__contains__)
+        # Another import may be as quick, of the same file even: then look again.
         with suppress(AlreadyExists):
-            backend.put_current(line.user, data, when)
+            backend.put_archive(line.user, name, data, when)
             return True
-    taken = {archive.name for archive in archives}
-    name = names.first_free(line.conversation or times.compact(when), taken.__contains__)
-    backend.put_archive(line.user, name, data, when)
-    return True
 
 
 def _is_stored(backend: Backend, user: str, archives: list[Archived], data: bytes) -> bool:

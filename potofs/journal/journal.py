@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from typing import Self
 
-from potofs import config
+from potofs import config, names
 from potofs.backends.base import Appended, Backend, Record
 from potofs.backends.registry import open_backend
 from potofs.config import Where
@@ -41,6 +41,7 @@ class DialogueJournal:
 
     def create_user(self, user: str) -> None:
         """Makes a user without conversations; raises AlreadyExists, InvalidName, NameTooLong."""
+        names.encode(user)  # Before the profile, which would call it a message's mistake.
         self.backend.create_user(user, metadata.new_profile(user))
 
     def must_have_user(self, user: str) -> None:

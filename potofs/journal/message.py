@@ -11,6 +11,8 @@ from potofs.errors import InvalidMessage
 #: Who can speak: the document's user and assistant, and the two that every chat application also has.
 ROLES: Final = ("user", "assistant", "system", "tool")
 
+_FIELDS = frozenset({"role", "content", "timestamp", "metadata"})
+
 #: Digest of what makes two messages the same message (16 bytes).
 Fingerprint = bytes
 
@@ -44,10 +46,19 @@ class ChatMessage(msgspec.Struct, frozen=True):
                 f"content has a lone surrogate U+{ord(self.content[error.start]):04X} at character {error.start}, "
                 "which is no text: decode it as UTF-16, or replace it"
             ) from None
+        if not isinstance(self.timestamp, str):
+            raise InvalidMessage(
+                f"timestamp has to be text, not {type(self.timestamp).__name__}: write it like 2024-01-15T10:30:00.000Z"
+            )
         if self.timestamp and times.nanoseconds(self.timestamp) is None:
             raise InvalidMessage(
                 f"timestamp {self.timestamp!r:.40} is not a time: write it like 2024-01-15T10:30:00.000Z"
             )
+        if self.metadata is not None and not isinstance(self.metadata, dict):
+            raise InvalidMessage(f"metadata has to be a mapping, not {type(self.metadata).__name__}")
+        if self.extra and not _FIELDS.isdisjoint(self.extra):
+            # In a record the key would stand twice, and nobody could read it.
+            raise InvalidMessage("extra is for other keys than role, content, timestamp and metadata")
 
 
 def fingerprint(message: ChatMessage) -> Fingerprint:

@@ -13,10 +13,11 @@ import msgspec
 
 from potofs.errors import InvalidMessage
 from potofs.journal import record, yamldoc
-from potofs.journal.message import ChatMessage, Fingerprint, fingerprint
+from potofs.journal.message import ROLES, ChatMessage, Fingerprint, fingerprint
 from potofs.journal.stream import Document, documents
 
-_SURROGATE_ESCAPE = re.compile(r"\\u[dD][89a-fA-F][0-9a-fA-F]{2}")
+# An escape in JSON; grouped, if it stands for a surrogate.
+_ESCAPE = re.compile(r"\\(?:(u[dD][89a-fA-F][0-9a-fA-F]{2})|.)")
 _KNOWN = ("role", "content", "timestamp", "metadata")
 
 
@@ -56,12 +57,20 @@ def refuse_hopeless(lines: bytes) -> None:
     text = text_of(lines)
     if text.lstrip(" \t\r\n")[:1] == "{":
         # JSON's way to write an emoji, which only JSON's parser takes; whether it is JSON shows at the end.
-        text = _SURROGATE_ESCAPE.sub("?", text)
+        text = _ESCAPE.sub(lambda found: f"?{found[1]}" if found[1] else found[0], text)
     try:
-        yamldoc.load(text)
+        mapping = yamldoc.load(text)
     except yamldoc.Broken as error:
         if not error.at_end:
             raise
+        return
+    if mapping.flow:
+        # Closed, so that nothing can be added.
+        _from_mapping(mapping.items)
+    elif mapping.items:
+        # The value of the last key may go on; the others will not change any more.
+        *settled, _ = mapping.items.items()
+        _from_mapping({"role": yamldoc.Scalar(ROLES[0], True), "content": yamldoc.Scalar("", True), **dict(settled)})
 
 
 def read(data: bytes, base: int = 0) -> Iterator[ChatMessage | Damage]:
@@ -101,9 +110,15 @@ class _NotOurJson(Exception):
     """JSON that the YAML parser has to decide upon."""
 
 
+# libyaml wants a key and its colon on one line, within 1024 characters.
+_SPREAD_KEY = re.compile(r'"[ \t\r\n]+:')
+# A key in escapes only is twelve times as long as its text.
+_LONG_KEY = 1000 // 12
+
+
 def _pairs(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     items = dict(pairs)
-    if len(items) != len(pairs):
+    if len(items) != len(pairs) or max(map(len, items), default=0) > _LONG_KEY:
         raise _NotOurJson
     return items
 
@@ -118,6 +133,9 @@ _JSON = json.JSONDecoder(object_pairs_hook=_pairs, parse_constant=_constant)
 
 def _from_json(text: str) -> ChatMessage | None:
     """The message of a JSON document; None where it is none, or one that only YAML's rules can decide upon."""
+    # A tab that begins a line is no white space to libyaml.
+    if _SPREAD_KEY.search(text) or "\t" in text[: text.index("{")]:
+        return None
     try:
         items = _JSON.decode(text)
     except (ValueError, RecursionError, _NotOurJson):
@@ -125,17 +143,29 @@ def _from_json(text: str) -> ChatMessage | None:
     # What JSON takes for a number or a null in these places is text to us: libyaml keeps it as it was written.
     if not all(isinstance(items.get(key, ""), str) for key in _KNOWN[:3]):
         return None
-    if _depth(items) > yamldoc.DEPTH:
+    if not _fits(items, yamldoc.DEPTH + 1):
         return None
+    if r"\u" in text:
+        _refuse_surrogates(items)
     return _message(items, items.get("metadata"))
 
 
-def _depth(value: Any) -> int:
+def _fits(value: Any, depth: int) -> bool:
+    """Whether a value is nested no deeper than that."""
     if isinstance(value, dict):
-        return 1 + max(map(_depth, value.values()), default=0)
+        return depth > 0 and all(_fits(item, depth - 1) for item in value.values())
     if isinstance(value, list):
-        return 1 + max(map(_depth, value), default=0)
-    return 0
+        return depth > 0 and all(_fits(item, depth - 1) for item in value)
+    return True
+
+
+def _refuse_surrogates(items: dict[str, Any]) -> None:
+    """Raises InvalidMessage for a lone surrogate: JSON's escapes can write one, UTF-8 cannot."""
+    try:
+        json.dumps(items, ensure_ascii=False).encode()
+    except UnicodeEncodeError as error:
+        code = ord(error.object[error.start])
+        raise InvalidMessage(f"a lone surrogate U+{code:04X} is no text: decode it as UTF-16, or replace it") from None
 
 
 def _from_mapping(items: dict[str, yamldoc.Node]) -> ChatMessage:

@@ -99,7 +99,9 @@ def _literal(content: str) -> str:
     return f"|{indicator}{chomping}\n{body}".removesuffix("\n")
 
 
-_QUOTED = r'"(?:[^"\\\n\t]+|\\["\\/bfnrt]|\\u(?![dD][89a-fA-F])[0-9a-fA-F]{4})*"'
+# Each part begins with the backslash that the part before cannot have: there is only one way to match, and a missing
+# quotation mark shows in linear time.
+_QUOTED = r'"[^"\\\n\t]*(?:\\(?:["\\/bfnrt]|u(?![dD][89a-fA-F])[0-9a-fA-F]{4})[^"\\\n\t]*)*"'
 _SIMPLE = rf"{_QUOTED}|-?(?:0|[1-9][0-9]{{0,17}})|-?[0-9]{{1,17}}\.[0-9]{{1,17}}|true|false|null"
 _RECORD = re.compile(
     rf"""

@@ -18,10 +18,14 @@ from typing import NamedTuple
 _BOM = b"\xef\xbb\xbf"
 _MARKER = re.compile(rb"(?<![^\r\n])(?:\xef\xbb\xbf)?(---|\.\.\.)(?=[ \t\r\n]|\Z)")
 _LINE_END = re.compile(rb"\r\n|\r|\n")
-_BLANK = re.compile(rb"(?:\xef\xbb\xbf)?(?:[ \t\r\n]|(?:(?<=[ \t\r\n])|\A)#[^\r\n]*|(?<=\xef\xbb\xbf)#[^\r\n]*)*")
-_SILENT = re.compile(rb"(?:\xef\xbb\xbf)?(?:(?:---|\.\.\.)?[ \t\r]*(?:\n|\Z))*")
+# Each of these can match in one way only, so that none takes longer than its text is long.
+_BLANK_LINES = rb"(?:\xef\xbb\xbf)?(?:[ \t]*(?:#[^\r\n]*)?[\r\n])*"
+_BLANK = re.compile(_BLANK_LINES + rb"[ \t]*(?:#[^\r\n]*)?")
+_SILENT = re.compile(rb"(?:\xef\xbb\xbf)?(?:(?:---|\.\.\.)?[ \t]*(?:[\r\n]|\Z))*")
 _TERMINATOR = re.compile(rb"(?:---|\.\.\.)[ \t]*(?:(?<=[ \t])#[^\r\n]*)?[\r\n]+")
-_DIRECTIVES = re.compile(rb"(?:\xef\xbb\xbf)?(?:[ \t]*(?:#[^\r\n]*)?[\r\n]+)*%")
+_DIRECTIVE = re.compile(_BLANK_LINES + rb"%")
+# Nothing but directives, and only YAML's own: a line of garbage with a % must not take the next record with it.
+_DIRECTIVES = re.compile(_BLANK_LINES + rb"(?:%(?:YAML|TAG)[ \t][^\r\n]*[\r\n](?:[ \t]*(?:#[^\r\n]*)?[\r\n])*)+")
 # A stream with none of these has only one kind of boundary, our own terminator.
 _OTHER_FORMS = (b"\r", b"\n...", b"\n--- ", b"\n---\t", b"\n%", b"\n#", _BOM)
 
@@ -33,7 +37,7 @@ class Document(NamedTuple):
     start: int
     #: Where its text ends, before the marker.
     end: int
-    #: Where the next document may begin, after the marker's line.
+    #: Where the next document may begin: after the marker's line, or at the marker if that document is on its line.
     stop: int
     #: Whether a marker ends it, so that it is committed.
     terminated: bool
@@ -61,6 +65,11 @@ def has_marker(data: bytes, start: int) -> bool:
     return _MARKER.search(data, start) is not None
 
 
+def begins_with_directive(text: bytes) -> bool:
+    """Whether the first thing that it says is a line with a %."""
+    return _DIRECTIVE.match(text) is not None
+
+
 def ends_in_marker(line: bytes) -> bool:
     """Whether a line, with its end, is a terminator."""
     return _TERMINATOR.fullmatch(line) is not None
@@ -74,8 +83,7 @@ def _plain_documents(data: bytes) -> Iterator[Document]:
             yield Document(start, end + 1, end + 5, True)
         start = end + 5
     # The marker may be the stream's last line and lack its newline.
-    tail = data[start:]
-    terminated = tail.endswith(b"\n---")
+    terminated = data.endswith(b"\n---", max(0, start - 1))
     end = len(data) - 3 if terminated else len(data)
     if not is_blank(data[start:end]):
         yield Document(start, end, len(data), terminated)
@@ -85,14 +93,15 @@ def _documents(data: bytes) -> Iterator[Document]:
     start = 0
     for marker in _MARKER.finditer(data):
         at = marker.start()
-        if marker[1] == b"---" and _DIRECTIVES.match(data, start, at):
+        if marker[1] == b"---" and _DIRECTIVES.fullmatch(data, start, at):
             continue
-        if not is_blank(data[start:at]):
-            yield Document(start, at, _line_end(data, at), True)
-        rest = data[marker.end() : _line_end(data, marker.end())]
+        line_end = _line_end(data, marker.end())
         # What follows on the marker's line is the next document's, unless it is only a comment.
-        start = at if marker[1] == b"---" and not is_blank(rest) else _line_end(data, marker.end())
-    if not is_blank(data[start:].removeprefix(b"---")):
+        stop = at if marker[1] == b"---" and not is_blank(data[marker.end() : line_end]) else line_end
+        if not is_blank(data[start:at]):
+            yield Document(start, at, stop, True)
+        start = stop
+    if not is_blank(data[start:]):
         yield Document(start, len(data), len(data), False)
 
 

@@ -3,8 +3,11 @@
 Reckoned once for each conversation and remembered; a running one is caught up from where it was.
 """
 
+import itertools
 import threading
 from collections import OrderedDict
+from collections.abc import Iterator
+from typing import NamedTuple
 
 import msgspec
 
@@ -16,6 +19,19 @@ from potofs.journal.reading import messages
 
 # Conversations remembered, those asked for last (some 200 bytes each).
 _CONVERSATIONS = 1 << 16
+# How much of the bytes accounted for has to be where it was; a conversation's number may come again, with other bytes.
+_SEEN = 256
+# Figures are exact below this; what is larger counts nothing.
+_LARGEST = 1 << 53
+
+
+class _Known(NamedTuple):
+    """What is remembered of a conversation."""
+
+    #: Bytes accounted for (a record ends there), and the last of them.
+    covered: int
+    seen: bytes
+    summary: "Summary"
 
 
 class Summary(msgspec.Struct, frozen=True):
@@ -55,20 +71,29 @@ class Summary(msgspec.Struct, frozen=True):
 def of_message(message: ChatMessage) -> Summary:
     """The figures of one message."""
     metadata = message.metadata or {}
-    tokens = metadata.get("tokens")
-    response_time = metadata.get("processingTime") if message.role == "assistant" else None
-    responded = isinstance(response_time, int | float)
+    tokens = _number(metadata.get("tokens"))
+    response_time = _number(metadata.get("processingTime")) if message.role == "assistant" else None
     moment = times.nanoseconds(message.timestamp)
     return Summary(
         user_messages=message.role == "user",
         assistant_messages=message.role == "assistant",
         other_messages=message.role not in {"user", "assistant"},
         tokens=tokens if isinstance(tokens, int) else 0,
-        response_time=response_time if responded and response_time else 0,
-        responses=responded,
+        response_time=response_time or 0,
+        responses=response_time is not None,
         first_ns=moment,
         last_ns=moment,
     )
+
+
+def _number(value: object) -> int | float | None:
+    """A figure that can be added up: metadata may hold anything, infinity and NaN included."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    return value if abs(value) < _LARGEST else None
+
+
+_NOTHING = _Known(0, b"", Summary())
 
 
 class Summaries:
@@ -77,30 +102,40 @@ class Summaries:
     def __init__(self, backend: Backend) -> None:
         self._backend = backend
         self._guard = threading.Lock()
-        # By conversation: the bytes accounted for, a record ends there, and what they hold.
-        self._known: OrderedDict[int, tuple[int, Summary]] = OrderedDict()
+        # By conversation's number.
+        self._known: OrderedDict[int, _Known] = OrderedDict()
 
     def of_user(self, user: str) -> Summary:
         """The figures over the running conversation and all archives of a user."""
         total = Summary()
-        for archive in [None, *(archive.name for archive in self._backend.archives(user))]:
+        counted = set()
+        # The running one first: archived meanwhile, it is known by its number; the other way round it might be missed.
+        for archive in itertools.chain([None], self._archives(user)):
             try:
                 with self._backend.open(user, archive) as reader:
-                    total += self._of_conversation(reader)
+                    if (conversation := reader.stat().id) not in counted:
+                        counted.add(conversation)
+                        total += self._of_conversation(reader)
             except NotFound:
                 continue
         return total
 
+    def _archives(self, user: str) -> Iterator[str]:
+        yield from (archive.name for archive in self._backend.archives(user))
+
     def _of_conversation(self, reader: Reader) -> Summary:
         conversation, size, *_ = reader.stat()
-        covered, summary = self._known.get(conversation, (0, Summary()))
-        if covered > size:
-            covered, summary = 0, Summary()
-        new = reader.read(covered, size - covered)
+        known = self._known.get(conversation, _NOTHING)
+        start = known.covered - len(known.seen)
+        data = reader.read(start, max(0, size - start))
+        if size < known.covered or not data.startswith(known.seen):
+            known, data = _NOTHING, reader.read(0, size)
+        new = data[len(known.seen) :]
         whole = new.rfind(RECORD_END) + len(RECORD_END) if RECORD_END in new else 0
-        summary = sum(map(of_message, messages(new[:whole])), summary)
+        summary = sum(map(of_message, messages(new[:whole])), known.summary)
+        known = _Known(known.covered + whole, (known.seen + new[max(0, whole - _SEEN) : whole])[-_SEEN:], summary)
         with self._guard:
-            self._known[conversation] = covered + whole, summary
+            self._known[conversation] = known
             self._known.move_to_end(conversation)
             if len(self._known) > _CONVERSATIONS:
                 self._known.popitem(last=False)

@@ -8,13 +8,17 @@ from json.encoder import encode_basestring as _json_string
 from typing import Any, Final
 
 from potofs.errors import InvalidMessage
+from potofs.journal.yamldoc import DEPTH
 
 #: What YAML 1.1 and 1.2 do not both take for an ordinary character, tab and line feed apart; for a character class.
 AMBIGUOUS: Final = "\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\ufeff\ud800-\udfff\ufffe\uffff"
 #: Words that one of them takes for a boolean, a null or a number.
 WORD_OF_ANOTHER_TYPE: Final = re.compile("(?i:y|n|yes|no|true|false|on|off|null|nan|inf)")
-#: A key that needs no quotes, unless it is such a word.
-PLAIN_KEY: Final = "[A-Za-z_][A-Za-z0-9_]*"
+#: A key that needs no quotes, unless it is such a word; a longer one is written in quotes.
+PLAIN_KEY: Final = "[A-Za-z_][A-Za-z0-9_]{0,199}"
+
+# The longest key as it is written (characters): YAML looks for its colon no further than 1024.
+_KEY_MAX = 1024
 
 _AMBIGUOUS = re.compile(f"[{AMBIGUOUS}]")
 _PLAIN_KEY = re.compile(PLAIN_KEY)
@@ -46,14 +50,16 @@ def _escaped(found: re.Match[str]) -> str:
 
 def key(key: object) -> str:
     """A key of a block mapping, plain where it can be; raises InvalidMessage if it is not text."""
-    text = _text(key)
-    if _PLAIN_KEY.fullmatch(text) and not WORD_OF_ANOTHER_TYPE.fullmatch(text):
-        return text
-    return quoted(text)
+    if isinstance(key, str) and _PLAIN_KEY.fullmatch(key) and not WORD_OF_ANOTHER_TYPE.fullmatch(key):
+        return key
+    return _quoted_key(key)
 
 
-def flow(value: Any) -> str:
-    """A value on one line; raises InvalidMessage for a type that JSON does not have."""
+def flow(value: Any, depth: int = DEPTH) -> str:
+    """A value on one line, nested `depth` levels at most.
+
+    Raises InvalidMessage for a type that JSON does not have, and for what nobody could read back.
+    """
     match value:
         case str():
             return quoted(value)
@@ -62,13 +68,15 @@ def flow(value: Any) -> str:
         case bool():
             return "true" if value else "false"
         case int():
-            return str(value)
+            return _int(value)
         case float():
             return _float(value)
+        case list() | tuple() | dict() if depth == 0:
+            raise InvalidMessage(f"a value is nested deeper than {DEPTH} levels")
         case list() | tuple():
-            return f"[{', '.join(map(flow, value))}]"
+            return f"[{', '.join(flow(item, depth - 1) for item in value)}]"
         case dict():
-            return f"{{{', '.join(f'{quoted(_text(key))}: {flow(item)}' for key, item in value.items())}}}"
+            return f"{{{', '.join(f'{_quoted_key(key)}: {flow(item, depth - 1)}' for key, item in value.items())}}}"
         case _:
             raise InvalidMessage(f"a value of type {type(value).__name__} cannot be kept: use JSON's types")
 
@@ -76,22 +84,38 @@ def flow(value: Any) -> str:
 def block(items: dict[str, Any], indentation: str = "") -> str:
     """A mapping as lines, one a key; a mapping in it goes on below its key, what is deeper is written on one line."""
     lines = []
+    depth = DEPTH - 1 if indentation else DEPTH
     for name, value in items.items():
         if isinstance(value, dict) and value and not indentation:
             lines.append(f"{key(name)}:\n{block(value, '  ')}")
         else:
-            lines.append(f"{indentation}{key(name)}: {flow(value)}\n")
+            lines.append(f"{indentation}{key(name)}: {flow(value, depth)}\n")
     return "".join(lines)
 
 
-def _text(key: object) -> str:
+def _quoted_key(key: object) -> str:
     if not isinstance(key, str):
         raise InvalidMessage(f"the key {key!r:.40} has to be text")
-    return key
+    if key == "<<":
+        # Bun merges it into the mapping around it even if it is quoted, YAML 1.1 if it is not.
+        raise InvalidMessage("the key << means something else to some YAML parsers: call it something else")
+    text = quoted(key)
+    if len(text) > _KEY_MAX:
+        raise InvalidMessage(f"the key {key[:20]!r}… is too long: YAML takes {_KEY_MAX} characters, quotes included")
+    return text
+
+
+def _int(value: int) -> str:
+    try:
+        # The number itself: a subclass (an enumeration's member) may call itself something else.
+        return int.__repr__(value)
+    except ValueError:
+        raise InvalidMessage("a number has more digits than can be read back: write it as text") from None
 
 
 def _float(value: float) -> str:
-    text = repr(value)
+    # As above: numpy's float64, too, is a float and calls itself np.float64(…).
+    text = float.__repr__(value)
     if text.lstrip("-") in {"inf", "nan"}:
         return text.replace("inf", ".inf").replace("nan", ".nan")
     # YAML 1.1 takes 1e+16 for a string: there a number needs its point.

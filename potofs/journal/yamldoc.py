@@ -13,8 +13,9 @@ import yaml
 
 from potofs.errors import InvalidMessage
 
-# libyaml reads these characters as YAML 1.1 does (a line break, or an error), where 1.2 has them stand for themselves.
-_READ_DIFFERENTLY = re.compile("[\x7f-\x9f\u2028\u2029]")
+# libyaml reads these characters as YAML 1.1 does (a line break, or an error), where 1.2 and JSON have them stand for
+# themselves.
+_READ_DIFFERENTLY = re.compile("[\x7f-\x9f\u2028\u2029\ufffe\uffff]")
 # Private characters that stand in for them while libyaml looks at the text.
 _STAND_INS = range(0xE000, 0xF8FF)
 
@@ -46,7 +47,9 @@ class Scalar(NamedTuple):
             return self.text
         if self.text in _SPECIAL:
             return _SPECIAL[self.text]
-        if len(self.text) <= _DIGITS and _INT.fullmatch(self.text):
+        if _INT.fullmatch(self.text):
+            if len(self.text) > _DIGITS:
+                return self.text
             return int(self.text, 0) if self.text.startswith(("0o", "0x")) else int(self.text)
         if _FLOAT.fullmatch(self.text):
             return float(self.text)
@@ -166,7 +169,9 @@ def _broken(error: yaml.YAMLError, text: str) -> Broken:
         # The reader's errors have no mark: a character that YAML does not allow.
         return Broken(str(error).replace("\n", " "), line=1)
     reason = " ".join(part for part in (getattr(error, "context", None), getattr(error, "problem", None)) if part)
-    return Broken(reason, line=mark.line + 1, at_end=not text[mark.index :].strip())
+    # A key without its colon is noticed only behind its line, but no later line can bring the colon.
+    at_end = not text[mark.index :].strip() and "expected ':'" not in reason
+    return Broken(reason, line=mark.line + 1, at_end=at_end)
 
 
 def _shield(text: str) -> tuple[str, dict[int, str]]:
@@ -174,6 +179,8 @@ def _shield(text: str) -> tuple[str, dict[int, str]]:
     found = {ord(character) for character in _READ_DIFFERENTLY.findall(text)}
     if not found:
         return text, {}
-    free = (code for code in _STAND_INS if chr(code) not in text)
+    # Free is what is not there as an escape either.
+    escapes = text.lower()
+    free = (code for code in _STAND_INS if chr(code) not in text and f"{code:x}" not in escapes)
     shield = dict(zip(sorted(found), free, strict=False))
     return text.translate(shield), {stand_in: chr(code) for code, stand_in in shield.items()}

@@ -1,0 +1,240 @@
+"""Importing conversations, one a line."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from potofs import ChatMessage, DialogueJournal, open_journal
+from potofs.backends.base import Backend
+from potofs.errors import AlreadyExists, InvalidMessage
+from potofs.journal import importing
+from potofs.journal.importing import Imported, import_file
+from tests import samples
+
+Line = dict[str, Any]
+
+
+def said(content: str, number: int = 0, **more: Any) -> dict[str, Any]:
+    return {"role": "user", "content": content, "timestamp": f"2024-05-01T08:00:{number:02d}.000Z", **more}
+
+
+def line(user: str, conversation: str | None, *contents: str) -> Line:
+    found: Line = {"user": user, "messages": [said(content, number) for number, content in enumerate(contents)]}
+    return found if conversation is None else {**found, "conversation": conversation}
+
+
+@pytest.fixture
+def written(tmp_path: Path) -> Callable[..., str]:
+    """Writes a file of lines and returns its path."""
+
+    def written(*lines: Line | str | bytes) -> str:
+        path = tmp_path / "conversations.jsonl"
+        texts = [text if isinstance(text, str | bytes) else json.dumps(text) for text in lines]
+        path.write_bytes(b"\n".join(text.encode() if isinstance(text, str) else text for text in texts))
+        return str(path)
+
+    return written
+
+
+def contents(journal: DialogueJournal, user: str, archive: str | None = None) -> list[str]:
+    entries = list(journal.read_conversation(user, archive))
+    assert all(isinstance(entry, ChatMessage) for entry in entries)
+    return [entry.content for entry in entries if isinstance(entry, ChatMessage)]
+
+
+def everything(journal: DialogueJournal) -> dict[str, dict[str | None, bytes]]:
+    """All conversations of all users, with their times."""
+    found: dict[str, dict[str | None, bytes]] = {}
+    for user in journal.users():
+        stats = {archive.name: archive.stat for archive in journal.backend.archives(user)}
+        found[user] = {name: b"%d %s" % (stats[name].mtime_ns, journal.read_bytes(user, name)) for name in stats}
+        found[user][None] = journal.read_bytes(user)
+    return found
+
+
+def test_several_conversations_of_a_user_become_archives_and_the_last_stays(
+    journal: DialogueJournal, written: Callable[..., str]
+) -> None:
+    path = written(
+        line("mia", "first", "a", "b"), line("noah", "other", "x"), line("mia", None, "c"), line("mia", "last", "d")
+    )
+    assert import_file(journal, path) == Imported(conversations=4, messages=5, present=0)
+    assert contents(journal, "mia", "first") == ["a", "b"]
+    assert contents(journal, "mia", "20240501T080000.000Z") == ["c"]
+    assert contents(journal, "mia") == ["d"]
+    assert contents(journal, "noah") == ["x"]
+    assert len(journal.backend.archives("mia")) == 2
+    assert journal.backend.archives("noah") == []
+
+
+def test_every_value_of_a_message_is_kept(journal: DialogueJournal, written: Callable[..., str]) -> None:
+    message = said("Grüße 👋\nzwei", 1, metadata={"tokens": 3, "deep": {"a": [1, None]}}, name="Mia")
+    import_file(journal, written({"user": "a/b", "messages": [message], "source": "ignored"}))
+    assert journal.get_conversation("a/b") == [
+        ChatMessage("user", "Grüße 👋\nzwei", message["timestamp"], message["metadata"], {"name": "Mia"})
+    ]
+
+
+def test_a_conversation_has_the_time_of_its_latest_message(
+    journal: DialogueJournal, written: Callable[..., str]
+) -> None:
+    import_file(journal, written(line("mia", "first", "a", "b", "c"), line("mia", "last", "d")))
+    assert journal.backend.stat("mia", "first").mtime_ns == 1_714_550_402_000_000_000
+    assert journal.backend.stat("mia").mtime_ns == 1_714_550_400_000_000_000
+
+
+def test_the_time_is_that_of_the_messages_even_in_1970(journal: DialogueJournal, written: Callable[..., str]) -> None:
+    old = {"role": "user", "content": "a", "timestamp": "1970-01-01T00:00:00.000Z"}
+    import_file(journal, written({"user": "mia", "messages": [old]}))
+    assert journal.backend.stat("mia").mtime_ns == 0
+
+
+def test_importing_again_changes_nothing(journal: DialogueJournal, conversations: Path) -> None:
+    lines = samples.load(conversations)
+    first = import_file(journal, str(conversations))
+    assert first.conversations + first.present == len(lines)
+    before = everything(journal)
+    assert import_file(journal, str(conversations)) == Imported(0, 0, len(lines))
+    assert everything(journal) == before
+
+
+def test_importing_again_changes_nothing_once_the_conversation_has_gone_on(
+    journal: DialogueJournal, written: Callable[..., str]
+) -> None:
+    path = written(line("mia", "first", "a"), line("mia", "last", "b"))
+    import_file(journal, path)
+    journal.add_message("mia", ChatMessage("assistant", "c"))
+    assert import_file(journal, path) == Imported(0, 0, 2)
+    journal.archive_conversation("mia")
+    journal.add_message("mia", ChatMessage("user", "d"))
+    assert import_file(journal, path) == Imported(0, 0, 2)
+    assert contents(journal, "mia") == ["d"]
+
+
+class _Cut(Exception):
+    pass
+
+
+@pytest.mark.parametrize("stored", range(1, 6))
+def test_an_import_that_was_cut_short_is_finished_by_the_next(
+    root: Path, tmp_path: Path, written: Callable[..., str], monkeypatch: pytest.MonkeyPatch, stored: int
+) -> None:
+    path = written(*(line(user, "same", f"{user} {turn}") for turn in range(3) for user in ("mia", "noah")))
+    whole, left = importing._store, [stored]
+
+    def cut(journal: DialogueJournal, *arguments: Any, **options: Any) -> bool:
+        if not left[0]:
+            raise _Cut
+        left[0] -= 1
+        return whole(journal, *arguments, **options)
+
+    with open_journal(f"file://{root}") as journal:
+        with monkeypatch.context() as patched:
+            patched.setattr(importing, "_store", cut)
+            with pytest.raises(_Cut):
+                import_file(journal, path)
+        assert import_file(journal, path) == Imported(6 - stored, 6 - stored, stored)
+        finished = everything(journal)
+    with open_journal(f"file://{tmp_path}/other") as other:
+        import_file(other, path)
+        assert everything(other) == finished
+
+
+def test_a_running_conversation_of_the_user_stays_and_the_last_becomes_an_archive_too(
+    journal: DialogueJournal, written: Callable[..., str]
+) -> None:
+    journal.add_message("mia", ChatMessage("user", "mine"))
+    path = written(line("mia", "first", "a"), line("mia", "last", "b"))
+    assert import_file(journal, path).conversations == 2
+    assert contents(journal, "mia") == ["mine"]
+    assert contents(journal, "mia", "first") == ["a"]
+    assert contents(journal, "mia", "last") == ["b"]
+    assert import_file(journal, path) == Imported(0, 0, 2)
+
+
+def test_more_messages_than_the_threshold_stay_one_conversation_until_the_next_append(
+    journal: DialogueJournal, written: Callable[..., str]
+) -> None:
+    many = {"user": "mia", "messages": [said(str(number), number % 60) for number in range(250)]}
+    assert import_file(journal, written(many)) == Imported(1, 250, 0)
+    assert contents(journal, "mia") == [str(number) for number in range(250)]
+    journal.add_message("mia", ChatMessage("user", "one more"))
+    (archive,) = journal.backend.archives("mia")
+    assert contents(journal, "mia", archive.name) == [*map(str, range(250)), "one more"]
+
+
+def test_conversations_of_one_name_are_told_apart(journal: DialogueJournal, written: Callable[..., str]) -> None:
+    path = written(*(line("mia", "refund", content) for content in "abc"), line("mia", "refund-2", "d"))
+    import_file(journal, path)
+    found = {archive.name: contents(journal, "mia", archive.name) for archive in journal.backend.archives("mia")}
+    assert found == {"refund": ["a"], "refund-2": ["b"], "refund-3": ["c"]}
+    assert contents(journal, "mia") == ["d"]
+    assert import_file(journal, path) == Imported(0, 0, 4)
+
+
+def test_another_import_of_the_same_file_at_the_same_time_doubles_nothing(
+    journal: DialogueJournal, written: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = written(line("mia", "refund", "a"), line("mia", "last", "b"))
+    put: Callable[..., None] = type(journal.backend).put_archive
+
+    def late(backend: Backend, user: str, name: str, data: bytes, mtime_ns: int) -> None:
+        monkeypatch.undo()
+        put(backend, user, name, data, mtime_ns)
+        raise AlreadyExists("the other was quicker")
+
+    monkeypatch.setattr(type(journal.backend), "put_archive", late)
+    assert import_file(journal, path) == Imported(1, 1, 1)
+    assert [archive.name for archive in journal.backend.archives("mia")] == ["refund"]
+
+
+def test_blank_lines_are_nothing_and_progress_is_told(journal: DialogueJournal, written: Callable[..., str]) -> None:
+    path = written(line("mia", "first", "a"), "", "  ", line("mia", "last", "b"), "")
+    steps: list[int] = []
+    assert import_file(journal, path, steps.append).conversations == 2
+    assert importing.size_of(path) - 10 <= sum(steps) <= importing.size_of(path)
+
+
+GOOD = line("mia", "first", "a")
+
+
+@pytest.mark.parametrize(
+    ("bad", "reason"),
+    [
+        ("{", "line 2: "),
+        ("[]", "line 2: Expected `object`"),
+        (b"\xff", "line 2: "),
+        (b'{"user": "\xff", "messages": []}', "line 2: "),
+        ('{"user": "\\ud83d", "messages": []}', "line 2: "),
+        ({"messages": [said("a")]}, "line 2: Object missing required field `user`"),
+        ({"user": "mia"}, "line 2: Object missing required field `messages`"),
+        ({"user": "mia", "messages": []}, "line 2: a conversation without messages"),
+        ({"user": "", "messages": [said("a")]}, "line 2: an empty name"),
+        ({"user": "a" * 256, "messages": [said("a")]}, "line 2: "),
+        ({"user": "mia", "conversation": "current", "messages": [said("a")]}, "line 2: an archive cannot be called"),
+        ({"user": "mia", "conversation": "x" * 250, "messages": [said("a")]}, "line 2: "),
+        ({"user": "mia", "messages": ["a"]}, "line 2: Expected `object`"),
+        ({"user": "mia", "messages": [said("a"), said("b", role="robot")]}, "line 2, message 2: role 'robot'"),
+        ({"user": "mia", "messages": [{"role": "user", "content": "a"}]}, "line 2, message 1: the key timestamp"),
+        ({"user": "mia", "messages": [said("a") | {"timestamp": ""}]}, "line 2, message 1: the key timestamp"),
+        ({"user": "mia", "messages": [said("a") | {"timestamp": "noon"}]}, "line 2, message 1: timestamp 'noon'"),
+        ({"user": "mia", "messages": [said("a") | {"content": 1}]}, "line 2, message 1: the key content"),
+        ({"user": "mia", "messages": [said("a") | {"content": None}]}, "line 2, message 1: the key content"),
+        ({"user": "mia", "messages": [said("a", metadata=[1])]}, "line 2, message 1: the key metadata"),
+    ],
+)
+def test_a_mistake_is_named_with_its_line_and_message_and_nothing_is_stored(
+    journal: DialogueJournal, written: Callable[..., str], bad: Line | str | bytes, reason: str
+) -> None:
+    with pytest.raises(InvalidMessage) as caught:
+        import_file(journal, written(GOOD, bad, GOOD))
+    assert str(caught.value).startswith(reason)
+    assert list(journal.users()) == []
+
+
+def test_a_file_that_is_not_there_is_an_error_of_the_system(journal: DialogueJournal, tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError):
+        import_file(journal, str(tmp_path / "nothing"))
