@@ -16,10 +16,13 @@ class ConfigError(PotofsError):
 class InvalidMessage(PotofsError):
     """Bytes or values that are not a message: wrong YAML, a missing key, an unknown role."""
 
-    def __init__(self, reason: str, *, offset: int | None = None) -> None:
-        super().__init__(reason if offset is None else f"at byte {offset}: {reason}")
+    def __init__(self, reason: str, *, offset: int | None = None, line: int | None = None) -> None:
+        place = "" if offset is None else f"at byte {offset}: "
+        super().__init__(f"{place}{reason}" if line is None else f"line {line}: {place}{reason}")
         self.reason = reason
         self.offset = offset
+        #: Of the document, counted from 1; None if the error is of the document as a whole.
+        self.line = line
 
 
 class MessageTooLarge(InvalidMessage):

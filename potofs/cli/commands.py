@@ -7,6 +7,7 @@ import click
 
 from potofs.cli.options import journal_options
 from potofs.config import Where
+from potofs.errors import InvalidMessage
 from potofs.journal.journal import open_journal
 from potofs.journal.message import ROLES, ChatMessage
 
@@ -98,13 +99,10 @@ def append(user: str, text: tuple[str, ...], where: Where, role: str | None, tim
     if sys.stdin.isatty():
         click.echo("Reading records from standard input; Ctrl-D ends it.", err=True)
     with open_journal(where) as journal:
-        appender = journal.appender(user)
         try:
-            while piece := os.read(sys.stdin.fileno(), _PIECE):
-                appender.write(piece)
-            appender.flush()
-        finally:
-            appender.close()
+            journal.append_pieces(user, iter(lambda: os.read(sys.stdin.fileno(), _PIECE), b""))
+        except InvalidMessage as error:
+            raise InvalidMessage(f"standard input, {error}") from None
 
 
 @potofs.command()

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from potofs import times
 from potofs.backends.base import RECORD_END, Record
-from potofs.errors import InvalidMessage
+from potofs.errors import InvalidMessage, MessageTooLarge
 from potofs.journal import reading, record, stream, values, yamldoc
 from potofs.journal.message import ChatMessage, fingerprint
 
@@ -45,15 +45,30 @@ def from_bytes(data: bytes) -> Record:
     return Record(whole, fingerprint(message), retry)
 
 
+def from_tail(data: bytes) -> Record:
+    """The record of what somebody left without a terminator; raises as `from_bytes`, and if it is cut off."""
+    if data[-1:] not in (b"\r", b"\n") and not data.endswith(b"\n---"):
+        raise InvalidMessage("the last line is not finished: end it with a newline")
+    if not any(True for _ in stream.documents(data)):
+        raise InvalidMessage("nothing but comments: a message has the keys role and content")
+    return from_bytes(data)
+
+
+def sized(data: bytes, limit: int) -> bytes:
+    """The same bytes; raises MessageTooLarge if they are more than one message may have."""
+    if len(data) > limit:
+        raise MessageTooLarge(f"a message of more than {limit} bytes: say it in several")
+    return data
+
+
 def _refuse_ambiguous(text: str) -> None:
     found = values.first_ambiguous(text.replace("\r\n", "\n"))
     if found is None:
         return
-    line = text.count("\n", 0, found.start()) + 1
     code = ord(found[0])
     raise InvalidMessage(
-        f"line {line} has the character U+{code:04X}, which not every YAML parser reads alike: "
-        f'write it as "\\u{code:04x}" in double quotes'
+        f'the character U+{code:04X} is not read alike everywhere: write it as "\\u{code:04x}" in double quotes',
+        line=text.count("\n", 0, found.start()) + 1,
     )
 
 

@@ -14,7 +14,7 @@ from typing import Protocol
 
 from potofs.backends.base import Record
 from potofs.config import MAX_MESSAGE_BYTES
-from potofs.errors import InvalidMessage, LockContended, MessageTooLarge, PotofsError
+from potofs.errors import InvalidMessage, LockContended, PotofsError
 from potofs.journal import admission, reading, stream
 
 log = logging.getLogger(__name__)
@@ -88,11 +88,7 @@ class Appender:
         if stream.says_nothing(tail):
             self._wait_for(b"")
             return
-        if tail[-1:] not in (b"\r", b"\n") and not tail.endswith(b"\n---"):
-            raise InvalidMessage("the last line is not finished: end it with a newline")
-        if not any(True for _ in stream.documents(tail)):
-            raise InvalidMessage("nothing but comments: a message has the keys role and content")
-        self._commit([admission.from_bytes(tail)], wait=wait)
+        self._commit([admission.from_tail(tail)], wait=wait)
         self._wait_for(b"")
 
     def close(self) -> None:
@@ -109,9 +105,7 @@ class Appender:
         start = 0
         # A marker may have been cut in two: look again from the beginning of the line.
         if stream.has_marker(buffer, buffer.rfind(b"\n", 0, self._searched) + 1):
-            for document in stream.documents(buffer):
-                if not document.terminated or (document.stop == len(buffer) and buffer[-1:] not in b"\r\n"):
-                    break
+            for document in stream.ended(buffer):
                 records.append(admission.from_bytes(self._sized(buffer[start : document.stop])))
                 start = document.stop
         rest = self._sized(buffer[start:])
@@ -119,9 +113,7 @@ class Appender:
         return records, rest
 
     def _sized(self, data: bytes) -> bytes:
-        if len(data) > self._max_bytes:
-            raise MessageTooLarge(f"a message of more than {self._max_bytes} bytes: say it in several")
-        return data
+        return admission.sized(data, self._max_bytes)
 
     def _refuse_hopeless(self, tail: bytes, checked: int) -> None:
         """Raises InvalidMessage if no continuation could make a message of the complete lines of the tail."""

@@ -13,7 +13,7 @@ from potofs.backends.base import Appended, Backend, Record
 from potofs.backends.registry import open_backend
 from potofs.config import Where
 from potofs.errors import AlreadyExists, NotFound
-from potofs.journal import admission, metadata, reading
+from potofs.journal import admission, metadata, piping, reading
 from potofs.journal.appending import Appender
 from potofs.journal.message import ChatMessage
 from potofs.journal.reading import Damage
@@ -108,6 +108,10 @@ class DialogueJournal:
         """Appends records, all or none; raises LockContended instead of waiting for another writer if told to."""
         self.ensure_user(user)
         return self.backend.append(user, records, wait=wait)
+
+    def append_pieces(self, user: str, pieces: Iterable[bytes]) -> None:
+        """Appends a user's records as they come out of a pipe, up to the first mistake: `piping.append_pieces`."""
+        piping.append_pieces(lambda records: self.append(user, records), pieces)
 
     def appender(self, user: str) -> Appender:
         """Takes a user's records as bytes, in any pieces."""

@@ -49,7 +49,8 @@ def text_of(document: bytes) -> str:
     try:
         return document.decode().removeprefix("\ufeff")
     except UnicodeDecodeError as error:
-        raise InvalidMessage(f"not UTF-8: {error.reason}", offset=error.start) from None
+        line = document.count(b"\n", 0, error.start) + 1
+        raise InvalidMessage(f"not UTF-8: {error.reason}", offset=error.start, line=line) from None
 
 
 def refuse_hopeless(lines: bytes) -> None:

@@ -50,6 +50,14 @@ def documents(data: bytes) -> Iterator[Document]:
     return _plain_documents(data)
 
 
+def ended(data: bytes) -> Iterator[Document]:
+    """The documents of a stream that still goes on whose terminators are there, line ends and all."""
+    for document in documents(data):
+        if not document.terminated or (document.stop == len(data) and data[-1:] not in b"\r\n"):
+            return
+        yield document
+
+
 def is_blank(text: bytes) -> bool:
     """Whether there is nothing in it but white space and comments."""
     return _BLANK.fullmatch(text) is not None

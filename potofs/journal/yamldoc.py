@@ -64,7 +64,7 @@ class Broken(InvalidMessage):
     """A document that is not YAML, or not the kind that is taken here."""
 
     def __init__(self, reason: str, *, line: int, at_end: bool = False) -> None:
-        super().__init__(f"line {line}: {reason}")
+        super().__init__(reason, line=line)
         #: Whether the text just stops too early, so that more of it could mend it.
         self.at_end = at_end
 
@@ -166,8 +166,10 @@ def _line(event: yaml.Event) -> int:
 def _broken(error: yaml.YAMLError, text: str) -> Broken:
     mark = getattr(error, "problem_mark", None)
     if mark is None:
-        # The reader's errors have no mark: a character that YAML does not allow.
-        return Broken(str(error).replace("\n", " "), line=1)
+        # The reader's errors have no mark: a character that YAML does not allow, and its place in bytes.
+        assert isinstance(error, yaml.reader.ReaderError)
+        line = text.encode()[: error.position].count(b"\n") + 1
+        return Broken(f"{error.reason} (U+{error.character:04X})", line=line)
     reason = " ".join(part for part in (getattr(error, "context", None), getattr(error, "problem", None)) if part)
     # A key without its colon is noticed only behind its line, but no later line can bring the colon.
     at_end = not text[mark.index :].strip() and "expected ':'" not in reason

@@ -161,14 +161,14 @@ def test_a_character_that_is_not_read_alike_everywhere_is_refused_by_its_name(ch
     ):
         with pytest.raises(InvalidMessage) as refused:
             admission.from_bytes(document.encode())
-        assert f"line 2 has the character {name}" in str(refused.value)
+        assert f"line 2: the character {name}" in str(refused.value)
         assert f'write it as "{escape}"' in str(refused.value)
     assert admission.from_bytes(f'role: user\ncontent: "a{escape}b"\n'.encode()).data
 
 
 @pytest.mark.parametrize("character", ["\x00", "\x07", "\x1b"])
 def test_a_control_character_is_refused_by_its_name(character: str) -> None:
-    with pytest.raises(InvalidMessage, match=f"#x{ord(character):04x}"):
+    with pytest.raises(InvalidMessage, match=f"U\\+{ord(character):04X}"):
         admission.from_bytes(f'role: user\ncontent: "a{character}b"\n'.encode())
 
 

@@ -1,0 +1,54 @@
+"""How a pipe of records becomes messages: stored as they come, up to the first mistake.
+
+Unlike whoever writes into the mount, whoever fills a pipe still has what is refused, and reads the reason: so nothing
+is set aside, and the reason names the line.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from itertools import chain
+
+from potofs.backends.base import Record
+from potofs.config import MAX_MESSAGE_BYTES
+from potofs.errors import InvalidMessage
+from potofs.journal import admission, stream
+
+
+def append_pieces(append: Callable[[Sequence[Record]], object], pieces: Iterable[bytes]) -> None:
+    """Appends the records of a pipe, those of each piece at once; the last may lack its terminator.
+
+    Raises InvalidMessage with the line for the first that is no message: what stands before it is stored, and nothing
+    from there on.
+    """
+    waiting, line = b"", 1
+    # An empty piece, and only the last one is that, says that nothing will follow.
+    for piece in chain(filter(None, pieces), [b""]):
+        waiting += piece
+        records, taken, mistake = _records(waiting, is_end=not piece)
+        if records:
+            append(records)
+        line += waiting.count(b"\n", 0, taken)
+        waiting = waiting[taken:]
+        if mistake is not None:
+            # Of the record, blank lines before it included; without one, where it begins to say something.
+            inside = mistake.line or 1 + waiting[: len(waiting) - len(waiting.lstrip())].count(b"\n")
+            raise InvalidMessage(
+                f"{mistake.reason} (what stands before this record is stored, nothing from there on)",
+                line=line + inside - 1,
+            )
+
+
+def _records(data: bytes, *, is_end: bool) -> tuple[list[Record], int, InvalidMessage | None]:
+    """The records that are whole, how many bytes they take, and what is wrong with what follows them."""
+    records: list[Record] = []
+    taken = 0
+    try:
+        for document in stream.ended(data):
+            records.append(admission.from_bytes(admission.sized(data[taken : document.stop], MAX_MESSAGE_BYTES)))
+            taken = document.stop
+        rest = admission.sized(data[taken:], MAX_MESSAGE_BYTES)
+        if is_end and not stream.says_nothing(rest):
+            records.append(admission.from_tail(rest))
+            taken = len(data)
+    except InvalidMessage as mistake:
+        return records, taken, mistake
+    return records, taken, None
