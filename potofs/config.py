@@ -21,18 +21,27 @@ MAX_MESSAGE_BYTES: Final = 1 << 20
 
 
 class Settings(msgspec.Struct, frozen=True, rename="camel", forbid_unknown_fields=True):
-    """What every backend can be told."""
+    """What every backend can be told. No number is below 0."""
+
+    #: A conversation may not grow longer than this (messages); 0: no limit.
+    max_conversation_length: int = 1000
+    #: More conversations of one user than this are reported as due for a clean-up; 0: no limit.
+    max_conversations_per_user: int = 50
+
+    def __post_init__(self) -> None:
+        for field in msgspec.structs.fields(self):
+            value = getattr(self, field.name)
+            if isinstance(value, int) and value < 0:
+                raise ValueError(f"{field.encode_name} has to be 0 or more")
+
+
+class ArchivingSettings(Settings, frozen=True, rename="camel", forbid_unknown_fields=True):
+    """What a backend with archival can be told."""
 
     #: A conversation is archived by itself once it has this many messages; 0: never.
     archive_threshold: int = 100
-    #: A conversation may not grow longer than this (messages); the smaller of the two archives; 0: no limit.
-    max_conversation_length: int = 1000
-    #: How long to wait for another writer of the same user (milliseconds).
-    lock_timeout_ms: int = 5000
-
-    def __post_init__(self) -> None:
-        if min(self.archive_threshold, self.max_conversation_length, self.lock_timeout_ms) < 0:
-            raise ValueError("archiveThreshold, maxConversationLength and lockTimeoutMs have to be 0 or more")
+    #: Archives older than this (days) are reported as due for a clean-up; 0: never.
+    retention_days: int = 365
 
     @property
     def archive_at(self) -> int:
@@ -40,11 +49,20 @@ class Settings(msgspec.Struct, frozen=True, rename="camel", forbid_unknown_field
         return min(filter(None, (self.archive_threshold, self.max_conversation_length)), default=0)
 
 
-class FilesystemSettings(Settings, frozen=True, rename="camel", forbid_unknown_fields=True):
+class FilesystemSettings(ArchivingSettings, frozen=True, rename="camel", forbid_unknown_fields=True):
     """What the filesystem backend can be told."""
 
+    #: How long to wait for another writer of the same user (milliseconds).
+    lock_timeout_ms: int = 5000
     #: When appended bytes are forced to disk: before an append returns, when its handle is closed, or never.
     fsync: Literal["always", "close", "never"] = "always"
+
+
+class MemorySettings(Settings, frozen=True, rename="camel", forbid_unknown_fields=True):
+    """What the memory backend can be told. A conversation that is too long forgets its oldest messages."""
+
+    max_conversation_length: int = 100
+    max_conversations_per_user: int = 10
 
 
 SettingsType = TypeVar("SettingsType", bound=Settings)

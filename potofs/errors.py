@@ -57,6 +57,10 @@ class Unsupported(PotofsError):
     """The backend does not have this capability."""
 
 
+class Fenced(PotofsError):
+    """No change is taken at present: the journal is frozen, or has moved elsewhere. Nothing was done."""
+
+
 class LockContended(PotofsError):
     """Another writer holds the user's lock at this moment, and the caller asked not to wait. Nothing was done."""
 

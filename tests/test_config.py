@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from potofs import config
-from potofs.config import FilesystemSettings, Settings, Where, parse
+from potofs.config import ArchivingSettings, FilesystemSettings, Where, parse
 from potofs.errors import ConfigError
 
 
@@ -110,14 +110,16 @@ def test_the_defaults_are_the_documents() -> None:
 
 def test_settings_have_the_names_of_the_configuration_file() -> None:
     options = {"archiveThreshold": "5", "maxConversationLength": "7", "lockTimeoutMs": "9", "fsync": "never"}
-    assert Where("file", "/a", options).settings(FilesystemSettings) == FilesystemSettings(5, 7, 9, "never")
+    assert Where("file", "/a", options).settings(FilesystemSettings) == FilesystemSettings(
+        archive_threshold=5, max_conversation_length=7, lock_timeout_ms=9, fsync="never"
+    )
 
 
 @pytest.mark.parametrize(
     ("threshold", "length", "archive_at"), [(100, 1000, 100), (100, 50, 50), (0, 50, 50), (100, 0, 100), (0, 0, 0)]
 )
 def test_the_smaller_limit_archives_and_0_is_none(threshold: int, length: int, archive_at: int) -> None:
-    assert Settings(threshold, length).archive_at == archive_at
+    assert ArchivingSettings(archive_threshold=threshold, max_conversation_length=length).archive_at == archive_at
 
 
 @pytest.mark.parametrize(

@@ -1,20 +1,47 @@
 """What a backend is: bytes of conversations, and what may happen to them at once.
 
 A backend stores for each user one running conversation and its archives, as bytes that it never looks into. What it
-knows of a record is where it ends and, for those of a caller that may try again, a fingerprint. To know what its bytes
-hold (after a restart, or when another program appended) it asks the `scan` function that it was opened with.
+knows of a record is where it ends and its mark: what makes it the same message as another, and when it was said. To
+know what its bytes hold (after a restart, or when another program appended) it asks the `scan` function that it was
+opened with.
 
-A new backend is one module with a subclass of `Backend`, and one entry in the group `potofs.backends`.
+A new backend is one module with a subclass of `Backend`, and one entry in the group `potofs.backends`. It has to have
+the abstract methods; what archives, restores and compresses it may leave out, and says so in its `capabilities`.
 """
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import NamedTuple, Self
+from enum import Enum
+from typing import Literal, NamedTuple, NoReturn, Self
+
+from potofs.errors import Fenced, Unsupported
 
 #: What makes two records the same message, as the layer above decides it.
 Fingerprint = bytes
-#: The fingerprints of all messages in a conversation's bytes, one a message, in order.
-Scan = Callable[[bytes], Iterable[Fingerprint]]
+
+
+class Mark(NamedTuple):
+    """What a backend is told of a message."""
+
+    fingerprint: Fingerprint
+    #: When it was said (nanoseconds since 1970); None if nobody can tell.
+    time_ns: int | None
+
+
+#: The marks of all messages in a conversation's bytes, one a message, in order.
+Scan = Callable[[bytes], Iterable[Mark]]
+
+
+class Capability(Enum):
+    """What not every backend can do; rows of the design document's capability matrix."""
+
+    #: What was stored is there after a restart.
+    PERSISTENCE = "persistence"
+    #: Conversations can be archived and restored.
+    ARCHIVAL = "archival"
+    #: Archives can be compressed.
+    COMPRESSION = "compression"
+
 
 #: Every committed record ends in this.
 RECORD_END = b"\n---\n"
@@ -35,9 +62,20 @@ class Record(NamedTuple):
 
     #: The document and its terminator.
     data: bytes
-    fingerprint: Fingerprint
+    mark: Mark
     #: Whether it may be a second try (its timestamp was given, not made up just now): then it is stored only once.
     retry: bool
+
+
+def new_ones(records: Iterable[Record], was_given: Callable[[Record], bool]) -> list[Record]:
+    """The records that are no second try of what was given before, or of one another."""
+    fresh: list[Record] = []
+    batch: set[Fingerprint] = set()
+    for record in records:
+        if not (record.retry and (record.mark.fingerprint in batch or was_given(record))):
+            batch.add(record.mark.fingerprint)
+            fresh.append(record)
+    return fresh
 
 
 class Stat(NamedTuple):
@@ -58,6 +96,8 @@ class Archived(NamedTuple):
 
     name: str
     stat: Stat
+    #: Bytes that it takes up where it is stored.
+    stored_size: int
 
 
 class Appended(NamedTuple):
@@ -76,6 +116,39 @@ class Usage(NamedTuple):
     blocks: int
     blocks_free: int
     blocks_available: int
+
+
+class Totals(NamedTuple):
+    """Figures over all users."""
+
+    users: int
+    #: Running conversations.
+    conversations: int
+    archives: int
+    #: In all conversations, archives included.
+    messages: int
+    #: As they are stored.
+    bytes: int
+    #: When the earliest and the latest message was said (nanoseconds since 1970); None if there is none.
+    first_ns: int | None
+    last_ns: int | None
+
+
+class Fence(NamedTuple):
+    """Whether changes are taken: every one of them looks at it, under its lock or in its transaction."""
+
+    state: Literal["open", "frozen", "moved"] = "open"
+    #: Counts up whenever it is set.
+    epoch: int = 0
+    #: The URL of the journal that has taken over, if it is moved.
+    moved_to: str = ""
+
+    def check(self) -> None:
+        """Raises Fenced unless it is open."""
+        if self.state == "frozen":
+            raise Fenced("the journal is frozen: nothing is changed until it is opened again")
+        if self.state == "moved":
+            raise Fenced(f"the journal has moved to {self.moved_to}: use that one")
 
 
 class Reader(ABC):
@@ -111,6 +184,7 @@ class Backend(ABC):
     A user need not exist to be appended to. NotFound names a user, conversation or archive that is not there.
     """
 
+    capabilities: frozenset[Capability] = frozenset({Capability.PERSISTENCE, Capability.ARCHIVAL})
     #: Whether `append` waits for a disk or a network even when no other writer is there.
     append_blocks: bool = True
     #: Whether whoever opened a conversation to append calls `sync` when done.
@@ -154,10 +228,6 @@ class Backend(ABC):
     def open(self, user: str, archive: str | None = None) -> Reader: ...
 
     @abstractmethod
-    def archives(self, user: str) -> list[Archived]:
-        """All archives of a user, in no order."""
-
-    @abstractmethod
     def append(self, user: str, records: Sequence[Record], *, wait: bool = True) -> Appended:
         """Adds records to the running conversation, all in one atomic append, or none.
 
@@ -170,25 +240,51 @@ class Backend(ABC):
         """Makes everything appended durable."""
 
     @abstractmethod
+    def set_times(self, user: str, archive: str | None, mtime_ns: int) -> None:
+        """Sets a conversation's time of last append."""
+
+    @abstractmethod
+    def put_current(self, user: str, data: bytes, mtime_ns: int) -> None:
+        """Stores a whole running conversation, bytes as they are; raises AlreadyExists if there is one."""
+
+    def clear(self, user: str) -> None:
+        """Forgets the running conversation; only where there is no archival."""
+        self._lacks(Capability.ARCHIVAL, "clear archives")
+
+    # Archives: only with the capability ARCHIVAL. Each change is whole or not done at all
+
+    def archives(self, user: str) -> list[Archived]:
+        """All archives of a user, in no order; none where there is no archival."""
+        return []
+
     def archive(self, user: str, name: str | None = None, *, wait: bool = True) -> str:
         """Turns the running conversation into an archive and returns its name; by default the present time.
 
         Raises AlreadyExists if the name is taken.
         """
+        self._lacks(Capability.ARCHIVAL, "archive")
 
-    @abstractmethod
-    def set_times(self, user: str, archive: str | None, mtime_ns: int) -> None:
-        """Sets a conversation's time of last append."""
+    def restore(self, user: str, archive: str, *, swap: bool = True) -> str | None:
+        """Turns an archive into the running conversation; a running one is archived first, under the present time.
 
-    # Copying: bytes as they are
+        Returns the name of that one, None if there was none. Raises AlreadyExists instead if it may not `swap`.
+        """
+        self._lacks(Capability.ARCHIVAL, "restore")
 
-    @abstractmethod
+    def rename_archive(self, user: str, archive: str, name: str) -> None:
+        """Gives an archive another name; raises AlreadyExists if it is taken."""
+        self._lacks(Capability.ARCHIVAL, "rename archives")
+
     def put_archive(self, user: str, name: str, data: bytes, mtime_ns: int) -> None:
-        """Stores a whole archive; raises AlreadyExists."""
+        """Stores a whole archive, bytes as they are; raises AlreadyExists."""
+        self._lacks(Capability.ARCHIVAL, "store archives")
 
-    @abstractmethod
-    def put_current(self, user: str, data: bytes, mtime_ns: int) -> None:
-        """Stores a whole running conversation; raises AlreadyExists if there is one."""
+    def compress(self, user: str, archive: str) -> int:
+        """Compresses an archive, whose bytes are read as before; returns how many bytes of storage that saved.
+
+        0 if it was compressed already or would not get smaller.
+        """
+        self._lacks(Capability.COMPRESSION, "compress archives")
 
     # What could not become a message
 
@@ -211,5 +307,19 @@ class Backend(ABC):
     @abstractmethod
     def usage(self) -> Usage: ...
 
+    @abstractmethod
+    def totals(self) -> Totals:
+        """Figures over all users, at a cost that does not grow with what was said."""
+
+    @abstractmethod
+    def fence(self) -> Fence: ...
+
+    @abstractmethod
+    def set_fence(self, fence: Fence) -> None:
+        """Sets the fence; returns once no change is under way any more that saw the old one."""
+
     def close(self) -> None:  # noqa: B027  (most backends hold nothing)
         """Lets go of what it holds."""
+
+    def _lacks(self, capability: Capability, what: str) -> NoReturn:
+        raise Unsupported(f"this backend has no {capability.value}: it cannot {what}")

@@ -15,7 +15,10 @@ GROUP = "potofs.backends"
 Open = Callable[[Where, Scan], Backend]
 
 # Ours by URL scheme, imported when asked for: nobody pays for a backend that is not used.
-_OURS = {"file": ("potofs.backends.filesystem.backend", "FilesystemBackend")}
+_OURS = {
+    "file": ("potofs.backends.filesystem.backend", "FilesystemBackend"),
+    "memory": ("potofs.backends.memory", "MemoryBackend"),
+}
 
 
 def open_backend(where: Where, scan: Scan) -> Backend:

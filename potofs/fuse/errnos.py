@@ -28,6 +28,8 @@ ERRNOS: Final[tuple[tuple[type[errors.PotofsError], int], ...]] = (
     # The kernel looks the name up once more after ESTALE, and the caller never sees it.
     (errors.Stale, errno.ESTALE),
     (errors.Unsupported, errno.EOPNOTSUPP),
+    # A journal that takes no changes is what a file system that is mounted read-only is.
+    (errors.Fenced, errno.EROFS),
     (errors.LockContended, errno.EAGAIN),
     (errors.DeadlineExceeded, errno.ETIMEDOUT),
 )

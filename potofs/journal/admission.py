@@ -6,15 +6,15 @@ from potofs import times
 from potofs.backends.base import RECORD_END, Record
 from potofs.errors import InvalidMessage, MessageTooLarge
 from potofs.journal import reading, record, stream, values, yamldoc
-from potofs.journal.message import ChatMessage, fingerprint
+from potofs.journal.message import ChatMessage, mark
 
 
 def from_message(message: ChatMessage) -> Record:
     """The record of a message made by a program; raises InvalidMessage."""
     if message.timestamp:
-        return Record(record.encode(message), fingerprint(message), retry=True)
+        return Record(record.encode(message), mark(message), retry=True)
     stamped = ChatMessage(message.role, message.content, times.now(), message.metadata, message.extra)
-    return Record(record.encode(stamped), fingerprint(stamped), retry=False)
+    return Record(record.encode(stamped), mark(stamped), retry=False)
 
 
 def from_bytes(data: bytes) -> Record:
@@ -42,7 +42,7 @@ def from_bytes(data: bytes) -> Record:
             whole += b"\n"
         else:
             whole += RECORD_END[1:] if whole.endswith(b"\n") else RECORD_END
-    return Record(whole, fingerprint(message), retry)
+    return Record(whole, mark(message), retry)
 
 
 def from_tail(data: bytes) -> Record:

@@ -151,6 +151,6 @@ def open_journal(where: str | Where, *, create: bool = True) -> DialogueJournal:
     """
     if isinstance(where, str):
         where = config.parse(where)
-    backend = open_backend(where, reading.fingerprints)
+    backend = open_backend(where, reading.marks)
     backend.prepare(create=create)
     return DialogueJournal(backend)

@@ -6,15 +6,13 @@ from typing import Any, Final
 import msgspec
 
 from potofs import times
+from potofs.backends.base import Mark
 from potofs.errors import InvalidMessage
 
 #: Who can speak: the document's user and assistant, and the two that every chat application also has.
 ROLES: Final = ("user", "assistant", "system", "tool")
 
 _FIELDS = frozenset({"role", "content", "timestamp", "metadata"})
-
-#: Digest of what makes two messages the same message (16 bytes).
-Fingerprint = bytes
 
 
 class ChatMessage(msgspec.Struct, frozen=True):
@@ -61,10 +59,10 @@ class ChatMessage(msgspec.Struct, frozen=True):
             raise InvalidMessage("extra is for other keys than role, content, timestamp and metadata")
 
 
-def fingerprint(message: ChatMessage) -> Fingerprint:
-    """The digest by which a message given twice is known: of role, content and timestamp."""
+def mark(message: ChatMessage) -> Mark:
+    """What a backend is told of a message; one given twice is known by the digest of role, content and timestamp."""
     digest = blake2b(digest_size=16)
     # Roles and timestamps never hold a NUL, so the three parts cannot run into each other.
     digest.update(f"{message.role}\0{message.timestamp}\0".encode())
     digest.update(message.content.encode())
-    return digest.digest()
+    return Mark(digest.digest(), times.nanoseconds(message.timestamp))

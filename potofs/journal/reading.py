@@ -11,9 +11,10 @@ from typing import Any, NoReturn
 
 import msgspec
 
+from potofs.backends.base import Mark
 from potofs.errors import InvalidMessage
 from potofs.journal import record, yamldoc
-from potofs.journal.message import ROLES, ChatMessage, Fingerprint, fingerprint
+from potofs.journal.message import ROLES, ChatMessage, mark
 from potofs.journal.stream import Document, documents
 
 # An escape in JSON; grouped, if it stands for a surrogate.
@@ -98,9 +99,9 @@ def messages(data: bytes) -> Iterator[ChatMessage]:
     return (entry for entry in read(data) if isinstance(entry, ChatMessage))
 
 
-def fingerprints(data: bytes) -> Iterator[Fingerprint]:
-    """One fingerprint a message: what a backend asks about its bytes."""
-    return map(fingerprint, messages(data))
+def marks(data: bytes) -> Iterator[Mark]:
+    """One mark a message: what a backend asks about its bytes."""
+    return map(mark, messages(data))
 
 
 def _damage(document: Document, base: int, reason: str) -> Damage:

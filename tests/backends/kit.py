@@ -17,7 +17,7 @@ Opener = Callable[..., Backend]
 
 
 def open_filesystem(place: Path, **options: str) -> FilesystemBackend:
-    backend = FilesystemBackend(Where("file", str(place / "journal"), options), reading.fingerprints)
+    backend = FilesystemBackend(Where("file", str(place / "journal"), options), reading.marks)
     backend.prepare(create=True)
     return backend
 

@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import pytest
 
-from potofs.backends.base import Backend, Record
+from potofs.backends.base import Archived, Backend, Mark, Record
 from potofs.errors import AlreadyExists, InvalidName, NameTooLong, NotFound
 from tests.backends.kit import joined, names_of, record, records, said, stored
 
@@ -164,7 +164,7 @@ def test_an_archive_keeps_bytes_number_and_time(backend: Backend) -> None:
     assert (after.id, after.size, after.mtime_ns) == (before.id, before.size, before.mtime_ns)
     assert after.ctime_ns >= before.ctime_ns
     assert stored(backend, "mia", "refund") == joined(records(0, 3))
-    assert backend.archives("mia") == [("refund", after)]
+    assert backend.archives("mia") == [Archived("refund", after, after.size)]
     backend.append("mia", records(3, 4))
     assert backend.stat("mia").id != after.id
 
@@ -395,7 +395,7 @@ def test_another_server_at_the_same_place_sees_everything(opened: Callable[..., 
 
 def test_opaque_bytes_are_nothing_to_a_backend(backend: Backend) -> None:
     """A fingerprint alone decides what a second try is; what the bytes say is not its business."""
-    odd = Record(b"\xff\xfe: [\n---\n", b"one", retry=True)
+    odd = Record(b"\xff\xfe: [\n---\n", Mark(b"one", None), retry=True)
     assert backend.append("mia", [odd]).stored == 1
     assert backend.append("mia", [odd]).stored == 0
     assert stored(backend, "mia") == odd.data

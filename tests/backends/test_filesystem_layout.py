@@ -100,7 +100,7 @@ def test_an_archive_put_in_place_leaves_nothing_beside_it(tmp_path: Path, users:
 
 def test_a_root_that_is_not_there_is_made_only_if_told_to(tmp_path: Path) -> None:
     where = Where("file", str(tmp_path / "a/b"))
-    backend = FilesystemBackend(where, reading.fingerprints)
+    backend = FilesystemBackend(where, reading.marks)
     with pytest.raises(NotFound, match=re.escape(where.place)):
         backend.prepare(create=False)
     assert os.listdir(tmp_path) == []
@@ -113,7 +113,7 @@ def test_a_root_that_is_no_folder_is_an_error_of_the_system(tmp_path: Path) -> N
     (tmp_path / "journal").write_text("mine")
     for create in (False, True):
         with pytest.raises(NotADirectoryError):
-            FilesystemBackend(Where("file", str(tmp_path / "journal")), reading.fingerprints).prepare(create=create)
+            FilesystemBackend(Where("file", str(tmp_path / "journal")), reading.marks).prepare(create=create)
 
 
 @contextmanager
@@ -173,7 +173,7 @@ def read_only(tmp_path: Path) -> Iterator[Path]:
 
 
 def test_a_read_only_root_can_be_read(read_only: Path) -> None:
-    backend = FilesystemBackend(Where("file", str(read_only / "journal")), reading.fingerprints)
+    backend = FilesystemBackend(Where("file", str(read_only / "journal")), reading.marks)
     backend.prepare(create=False)
     assert stored(backend, "mia") == joined(records(0, 1))
     for attempt in (

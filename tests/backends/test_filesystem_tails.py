@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from potofs.backends.base import RECORD_END, Backend, seam
+from potofs.backends.base import RECORD_END, Backend, Mark, seam
 from potofs.backends.filesystem import index
 from potofs.backends.filesystem.backend import FilesystemBackend
 from potofs.config import Where
@@ -32,9 +32,9 @@ def scanned() -> list[int]:
 def backend(tmp_path: Path, scanned: list[int]) -> Backend:
     """One that archives at 6 messages."""
 
-    def scan(data: bytes) -> list[bytes]:
+    def scan(data: bytes) -> list[Mark]:
         scanned.append(len(data))
-        return list(reading.fingerprints(data))
+        return list(reading.marks(data))
 
     options = {"archiveThreshold": "6", "fsync": "never"}
     backend = FilesystemBackend(Where("file", str(tmp_path / "journal"), options), scan)

@@ -60,13 +60,13 @@ class Model(RuleBasedStateMachine):
     @rule(server=servers, user=users, given=st.lists(st.tuples(numbers, st.booleans()), min_size=1, max_size=8))
     def append(self, server: int, user: str, given: list[tuple[int, bool]]) -> None:
         model = self.users[user]
-        known = {one.fingerprint for one in (*model.current, *self.newest(user))}
+        known = {one.mark.fingerprint for one in (*model.current, *self.newest(user))}
         batch = [record(f"message {number}", retry=retry) for number, retry in given]
         fresh = []
         for one in batch:
-            if not one.retry or one.fingerprint not in known:
+            if not one.retry or one.mark.fingerprint not in known:
                 fresh.append(one)
-                known.add(one.fingerprint)
+                known.add(one.mark.fingerprint)
         model.current += fresh
         done = self.servers[server].append(user, batch)
         assert done.stored == len(fresh)

@@ -13,7 +13,7 @@ from potofs.journal.journal import open_journal
 
 
 def opened(url: str) -> object:
-    return registry.open_backend(parse(url), reading.fingerprints)
+    return registry.open_backend(parse(url), reading.marks)
 
 
 @pytest.fixture
@@ -61,6 +61,6 @@ def test_the_backend_of_another_package_opens_like_ours(tmp_path: Path, plug_in:
 
 def test_settings_that_cannot_be_are_refused_when_it_is_opened(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="archiveThreshold"):
-        registry.open_backend(Where("file", str(tmp_path), {"archiveThreshold": "many"}), reading.fingerprints)
+        registry.open_backend(Where("file", str(tmp_path), {"archiveThreshold": "many"}), reading.marks)
     with pytest.raises(ConfigError, match="unknown field `ttlSeconds`"):
-        registry.open_backend(Where("file", str(tmp_path), {"ttlSeconds": "1"}), reading.fingerprints)
+        registry.open_backend(Where("file", str(tmp_path), {"ttlSeconds": "1"}), reading.marks)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from potofs import times
 from potofs.errors import InvalidMessage
 from potofs.journal import admission, reading, record
-from potofs.journal.message import ChatMessage, fingerprint
+from potofs.journal.message import ChatMessage, mark
 from tests.journal.generated import TIMESTAMP, messages, mutated
 from tests.journal.test_record_properties import document_of, quick
 
@@ -41,7 +41,7 @@ def test_a_whole_record_is_kept_byte_for_byte(data: str) -> None:
     assert admitted.retry
     (message,) = reading.read(data.encode())
     assert isinstance(message, ChatMessage)
-    assert admitted.fingerprint == fingerprint(message)
+    assert admitted.mark == mark(message)
 
 
 @pytest.mark.parametrize(
@@ -94,7 +94,7 @@ def test_a_missing_timestamp_is_added_in_the_documents_own_style(document: str, 
     (message,) = reading.read(admitted.data)
     assert isinstance(message, ChatMessage)
     assert message.timestamp == NOW
-    assert admitted.fingerprint == fingerprint(message)
+    assert admitted.mark == mark(message)
 
 
 def test_a_timestamp_goes_before_a_content_that_would_swallow_it() -> None:
@@ -130,7 +130,7 @@ def test_what_is_admitted_is_one_message_that_begins_with_the_bytes_given(docume
     (message,) = reading.read(admitted.data)
     assert isinstance(message, ChatMessage)
     assert message.timestamp
-    assert fingerprint(message) == admitted.fingerprint
+    assert mark(message) == admitted.mark
     if admitted.retry:
         assert admitted.data.startswith(data)
         assert admitted.data[len(data) :] in (b"", b"\n", b"---\n", b"\n---\n")
@@ -199,10 +199,10 @@ def test_it_has_to_be_exactly_one_document(data: bytes, found: int) -> None:
 @given(messages)
 def test_a_message_with_a_timestamp_may_be_a_second_try(message: ChatMessage) -> None:
     admitted = admission.from_message(message)
-    assert admitted == (record.encode(message), fingerprint(message), True)
+    assert admitted == (record.encode(message), mark(message), True)
 
 
 def test_a_message_without_a_timestamp_gets_the_present_time() -> None:
     stamped = ChatMessage("user", "x", NOW, {"a": 1}, {"b": 2})
     admitted = admission.from_message(ChatMessage("user", "x", "", {"a": 1}, {"b": 2}))
-    assert admitted == (record.encode(stamped), fingerprint(stamped), False)
+    assert admitted == (record.encode(stamped), mark(stamped), False)

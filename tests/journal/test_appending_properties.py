@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from potofs import times
 from potofs.errors import InvalidMessage
 from potofs.journal import admission, reading, stream
-from potofs.journal.message import ChatMessage, fingerprint
+from potofs.journal.message import ChatMessage, mark
 from potofs.journal.record import encode, timestamp_line
 from tests.journal.generated import TIMESTAMP, as_json, messages, mutated
 from tests.journal.test_record_properties import document_of, quick
@@ -184,7 +184,7 @@ def test_a_retry_has_the_fingerprint_of_the_first_try(message: ChatMessage) -> N
     writer = Writer()
     writer.write(encode(message) * 2)
     assert len(writer.contents) == 2
-    assert len({fingerprint(read) for read in reading.messages(writer.stored)}) == 1
+    assert len({mark(read) for read in reading.messages(writer.stored)}) == 1
 
 
 def test_what_waits_is_looked_at_a_number_of_times_that_grows_slowly(monkeypatch: pytest.MonkeyPatch) -> None:

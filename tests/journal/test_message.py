@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 
 from potofs.errors import InvalidMessage
-from potofs.journal.message import ROLES, ChatMessage, fingerprint
+from potofs.journal.message import ROLES, ChatMessage, mark
 from tests.journal.generated import TIMESTAMP, messages
 from tests.journal.test_record_properties import quick
 
@@ -46,14 +46,14 @@ def test_what_no_conversation_can_hold_is_refused(items: dict[str, Any], reason:
 @given(messages, messages)
 def test_a_fingerprint_is_of_role_content_and_timestamp_alone(one: ChatMessage, other: ChatMessage) -> None:
     bare = ChatMessage(one.role, one.content, one.timestamp)
-    assert fingerprint(one) == fingerprint(bare)
-    assert len(fingerprint(one)) == 16
+    assert mark(one) == mark(bare)
+    assert len(mark(one).fingerprint) == 16
     same = (one.role, one.content, one.timestamp) == (other.role, other.content, other.timestamp)
-    assert (fingerprint(one) == fingerprint(other)) is same
+    assert (mark(one) == mark(other)) is same
 
 
 def test_parts_of_a_fingerprint_do_not_run_into_each_other() -> None:
-    assert fingerprint(ChatMessage("user", f"{TIMESTAMP}\0x")) != fingerprint(ChatMessage("user", "x", TIMESTAMP))
+    assert mark(ChatMessage("user", f"{TIMESTAMP}\0x")) != mark(ChatMessage("user", "x", TIMESTAMP))
 
 
 def test_messages_do_not_share_their_extra_keys() -> None:

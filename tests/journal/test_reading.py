@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from potofs.errors import InvalidMessage
 from potofs.journal import reading, record, stream
-from potofs.journal.message import ChatMessage, fingerprint
+from potofs.journal.message import ChatMessage, mark
 from potofs.journal.reading import Damage, parse, read
 from tests.journal.generated import TIMESTAMP, messages, mutated
 from tests.journal.test_record_properties import document_of, quick
@@ -261,7 +261,7 @@ def test_a_record_cut_anywhere_is_a_torn_tail_or_a_message_that_was_written(mess
             assert (entry.offset, entry.torn) == (len(RECORD), True)
         else:
             # Whole keys behind the timestamp may be missing; what was said is not changed.
-            assert fingerprint(entry) == fingerprint(message)
+            assert mark(entry) == mark(message)
 
 
 # One piece of damage: it says something, has no marker in it, and does not begin with directives, whose document would
@@ -302,7 +302,7 @@ def test_damage_does_not_hide_its_neighbours(parts: list[ChatMessage | bytes], b
 def test_fingerprints_are_those_of_the_messages(batch: list[ChatMessage]) -> None:
     data = b"".join(map(record.encode, batch)) + b"torn"
     assert list(reading.messages(data)) == batch
-    assert list(reading.fingerprints(data)) == list(map(fingerprint, batch))
+    assert list(reading.marks(data)) == list(map(mark, batch))
 
 
 @quick

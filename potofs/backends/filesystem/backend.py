@@ -9,18 +9,23 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 
+import msgspec
+
 from potofs import names, times
 from potofs.backends.base import (
     RECORD_END,
     Appended,
     Archived,
     Backend,
-    Fingerprint,
+    Fence,
+    Mark,
     Reader,
     Record,
     Scan,
     Stat,
+    Totals,
     Usage,
+    new_ones,
     seam,
 )
 from potofs.backends.filesystem import files
@@ -38,6 +43,7 @@ class FilesystemBackend(Backend):
     def __init__(self, where: Where, scan: Scan) -> None:
         self._settings = where.settings(FilesystemSettings)
         self._layout = Layout(where.place)
+        self._scan = scan
         self._locks = UserLocks(self._layout.lock, self._settings.lock_timeout_ms)
         self._index = Index(scan, self._open_newest_archive, lambda user: files.changed(self._layout.archived(user)))
         self._syncs = GroupSync()
@@ -110,11 +116,11 @@ class FilesystemBackend(Backend):
 
     def append(self, user: str, records: Sequence[Record], *, wait: bool = True) -> Appended:
         self._make_folders(user)
-        with self._locks.held(user, wait=wait):
+        with self._changing(user, wait=wait):
             descriptor = self._open_current(user)
             try:
                 contents = self._index.current(user, descriptor)
-                fresh = self._not_given_before(user, contents, records)
+                fresh = new_ones(records, lambda record: self._was_given(user, contents, record))
                 if not wait and self.sync_on_close and self._reaches_threshold(contents, len(fresh)):
                     raise LockContended(f"user {user!r}: archiving waits for the disk")
                 if fresh:
@@ -156,7 +162,7 @@ class FilesystemBackend(Backend):
         self.stat(user)
         # Another program may have made the user's folders, and not this one.
         self._make_folders(user)
-        with self._locks.held(user, wait=wait):
+        with self._changing(user, wait=wait):
             self.stat(user)
             descriptor = self._open_current(user)
             try:
@@ -206,7 +212,49 @@ class FilesystemBackend(Backend):
         found = os.statvfs(self._layout.root)
         return Usage(found.f_frsize, found.f_blocks, found.f_bfree, found.f_bavail)
 
+    def totals(self) -> Totals:
+        users = conversations = archives = size = 0
+        marks: list[Mark] = []
+        for user in self.users():
+            users += 1
+            kept = [archive.name for archive in self.archives(user)]
+            archives += len(kept)
+            for archive in [None, *kept]:
+                with suppress(NotFound), self.open(user, archive) as reader:
+                    data = reader.read_all()
+                    conversations += archive is None
+                    size += len(data)
+                    marks += self._scan(data)
+        said = [mark.time_ns for mark in marks if mark.time_ns is not None]
+        return Totals(
+            users, conversations, archives, len(marks), size, min(said, default=None), max(said, default=None)
+        )
+
+    def fence(self) -> Fence:
+        try:
+            with files.FileReader(self._layout.fence) as file:
+                return msgspec.json.decode(file.read_all(), type=Fence)
+        except FileNotFoundError:
+            return Fence()
+
+    def set_fence(self, fence: Fence) -> None:
+        files.make_directories(os.path.dirname(self._layout.fence), durable=self._durable)
+        with suppress(FileNotFoundError):
+            os.unlink(self._layout.fence)
+        files.create_whole(self._layout.fence, msgspec.json.encode(fence), durable=self._durable)
+        for user in self.users():
+            # Whoever saw the old one holds a lock.
+            with self._locks.held(user, wait=True):
+                pass
+
     # Inside
+
+    @contextmanager
+    def _changing(self, user: str, *, wait: bool) -> Iterator[None]:
+        """Holds the lock of a user to change something, if that may be."""
+        with self._locks.held(user, wait=wait):
+            self.fence().check()
+            yield
 
     @property
     def _durable(self) -> bool:
@@ -223,20 +271,12 @@ class FilesystemBackend(Backend):
         for folder in (self._layout.dialogs(user), self._layout.user(user), self._layout.users):
             sync_directory(folder)
 
-    def _not_given_before(self, user: str, contents: Contents, records: Sequence[Record]) -> list[Record]:
-        """The records that are no second try of what the conversation or the newest archive holds."""
-        fresh: list[Record] = []
-        batch: set[Fingerprint] = set()
-        for record in records:
-            if record.retry and (
-                record.fingerprint in batch
-                or (contents.has(record.fingerprint) and not contents.is_cut_off(record))
-                or self._index.was_archived(user, record.fingerprint)
-            ):
-                continue
-            batch.add(record.fingerprint)
-            fresh.append(record)
-        return fresh
+    def _was_given(self, user: str, contents: Contents, record: Record) -> bool:
+        """Whether the conversation or the newest archive holds a record, and not just the beginning of it."""
+        fingerprint = record.mark.fingerprint
+        return (contents.has(fingerprint) and not contents.is_cut_off(record)) or self._index.was_archived(
+            user, fingerprint
+        )
 
     def _open_current(self, user: str) -> int:
         """The running conversation, opened to append; the caller holds the lock."""
@@ -314,7 +354,7 @@ class FilesystemBackend(Backend):
     def _put(self, user: str, archive: str | None, data: bytes, mtime_ns: int) -> None:
         self._make_folders(user)
         path = self._layout.conversation(user, archive)
-        with self._locks.held(user, wait=True):
+        with self._changing(user, wait=True):
             if archive is None and os.path.exists(path) and not os.path.getsize(path):
                 os.unlink(path)  # An empty conversation is none: a writer made the file and never wrote.
             try:
@@ -335,7 +375,7 @@ class FilesystemBackend(Backend):
             # Gone since: renamed, or (what was set aside) removed.
             with suppress(FileNotFoundError):
                 stat = files.stat_of(os.stat(f"{folder}/{names.archive_file(name)}"))
-                found.append(Archived(name, stat))
+                found.append(Archived(name, stat, stat.size))
         return found
 
     @staticmethod

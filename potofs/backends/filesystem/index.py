@@ -49,12 +49,15 @@ class Contents:
         end = 0 if not new else (new.rfind(RECORD_END) + len(RECORD_END) if RECORD_END in new else 0)
         self.count -= len(self._in_tail)
         self.tail = new[end:]
-        self._in_tail = list(self._scan(self.tail))
-        whole = list(self._scan(new[:end]))
+        self._in_tail = self._fingerprints(self.tail)
+        whole = self._fingerprints(new[:end])
         self._cover(new[:end])
         self.count += len(whole) + len(self._in_tail)
         self.given.update(whole)
         return True
+
+    def _fingerprints(self, data: bytes) -> list[Fingerprint]:
+        return [mark.fingerprint for mark in self._scan(data)]
 
     def has(self, fingerprint: Fingerprint) -> bool:
         return fingerprint in self.given or fingerprint in self._in_tail
@@ -65,12 +68,12 @@ class Contents:
             record.retry
             and 0 < len(self.tail) < len(record.data) - len(RECORD_END[1:])
             and record.data.startswith(self.tail)
-            and list(self._scan(self.tail + seam(self.tail))) == [record.fingerprint]
+            and list(self._scan(self.tail + seam(self.tail))) == [record.mark]
         )
 
     def add(self, records: list[Record], data: bytes) -> None:
         """Accounts for records that were just appended, as `data`, right behind what is covered."""
-        self.given.update(record.fingerprint for record in records)
+        self.given.update(record.mark.fingerprint for record in records)
         self.count += len(records)
         self._cover(data)
 
@@ -123,7 +126,7 @@ class Index:
             known.previous = set()
             if newest is not None:
                 with newest:
-                    known.previous.update(self._scan(newest.read_all()))
+                    known.previous.update(mark.fingerprint for mark in self._scan(newest.read_all()))
             known.previous_at = changed
         return fingerprint in known.previous
 

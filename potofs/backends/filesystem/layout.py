@@ -6,6 +6,7 @@ users/<name>/                     one folder a user; `potofs.names` spells the i
     dialogs/archived/<name>.yaml  archives
     dialogs/rejected/<time>.yaml  bytes that were refused
     .lock                         held by whoever changes something of the user; always empty
+system/fence.json                 whether changes are taken, if that was ever said
 """
 
 import os
@@ -22,6 +23,7 @@ class Layout:
     def __init__(self, root: str) -> None:
         self.root = root
         self.users = os.path.join(root, "users")
+        self.fence = os.path.join(root, "system/fence.json")
 
     def user(self, user: str) -> str:
         return f"{self.users}/{names.encode(user)}"
