@@ -28,7 +28,7 @@ ERRNOS: Final[tuple[tuple[type[errors.PotofsError], int], ...]] = (
     # The kernel looks the name up once more after ESTALE, and the caller never sees it.
     (errors.Stale, errno.ESTALE),
     (errors.Unsupported, errno.EOPNOTSUPP),
-    (errors.LockContended, errno.EAGAIN),
+    (errors.WouldBlock, errno.EAGAIN),
     (errors.DeadlineExceeded, errno.ETIMEDOUT),
 )
 
@@ -56,8 +56,7 @@ def answered(
         except pyfuse3.FUSEError:
             raise
         except Exception as error:
-            if isinstance(error, errors.InvalidMessage | errors.DeadlineExceeded):
-                # The caller sees a number only; the reason is here.
+            if isinstance(error, errors.DeadlineExceeded):
                 log.warning("%s: %s", handler.__name__, error)
             raise pyfuse3.FUSEError(errno_of(error)) from None
 
