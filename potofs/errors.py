@@ -4,6 +4,8 @@ Every layer raises these and `OSError` (of the operating system, passed on as it
 one line; `fuse.errnos` turns them into errno values; nothing else needs to know more than the class.
 """
 
+import os
+
 
 class PotofsError(Exception):
     """Base of every error that potofs raises on purpose; its text is one line meant for a person."""
@@ -61,9 +63,22 @@ class Fenced(PotofsError):
     """No change is taken at present: the journal is frozen, or has moved elsewhere. Nothing was done."""
 
 
-class LockContended(PotofsError):
-    """Another writer holds the user's lock at this moment, and the caller asked not to wait. Nothing was done."""
+class WouldBlock(PotofsError):
+    """Going on would mean waiting for another writer, a disk, or a long read, and the caller asked not to.
+
+    Nothing was done.
+    """
 
 
 class DeadlineExceeded(PotofsError):
     """The backend did not answer in time. Trying again cannot store a message twice."""
+
+
+def reason(error: PotofsError | OSError) -> str:
+    """What went wrong, in one line for a person."""
+    if isinstance(error, OSError):
+        what = error.strerror or str(error)
+        text = f"{os.fsdecode(error.filename)}: {what}" if isinstance(error.filename, str | bytes) else what
+    else:
+        text = str(error)
+    return " ".join(text.split())

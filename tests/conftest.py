@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from itertools import count
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 
@@ -57,6 +58,15 @@ def conversations(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("samples") / "conversations.jsonl"
     samples.write(path)
     return path
+
+
+@pytest.fixture(scope="session", autouse=True)
+def nothing_is_left_behind(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Fails the session if a daemon's log or word stays where the system keeps such files."""
+    yield
+    ours = quote(str(tmp_path_factory.getbasetemp()).strip("/"), safe="")
+    files = [path for folder in ("/run/potofs", "/var/log/potofs") for path in Path(folder).glob(f"*{ours}*")]
+    assert files == []
 
 
 @pytest.fixture(autouse=True)

@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from potofs.mount import running
+
 #: How long anything may take that a test waits for (seconds).
 PATIENCE = 30.0
 
@@ -172,3 +174,5 @@ def abandon(path: Path) -> None:
             os.kill(process, signal.SIGKILL)
     if is_mounted(path):
         run("fusermount3", "-u", "-z", "--", path)
+    # One that was killed could not take its word back.
+    Path(running.word_of(str(path))).unlink(missing_ok=True)

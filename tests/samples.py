@@ -1,15 +1,16 @@
 """Conversations to try things on, a file of them as `potofs import` takes it."""
 
 import json
+import os
 import random
 from pathlib import Path
 from typing import Any
 
-#: Real conversations, where somebody has put some beside the checkout.
-REAL = Path(__file__).parents[2] / "shared/data/airline-support.jsonl"
+#: Real conversations, if somebody names a file of them.
+REAL = Path(os.environ.get("POTOFS_CONVERSATIONS", "nowhere"))
 
 _TEXTS = (
-    "Hi! I'd like to change my flight to the 20th, please.",
+    "Hi! I'd like to change my flight to the 20th, please: reservation 4WQ150, one passenger.",
     "Thank you, Mia. Could you please let me know:\n\n1. The trip type\n2. The cabin class\n",
     '{"reservation_id": "4WQ150", "flights": [{"number": "HAT170", "price": 250}]}',
     "",

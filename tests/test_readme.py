@@ -14,6 +14,7 @@ import pytest
 from potofs.cli.commands import potofs
 from potofs.config import FilesystemSettings
 from potofs.journal.message import ROLES
+from potofs.mount import running
 from potofs.tree import nodes
 from tests.mounts import abandon
 
@@ -47,6 +48,8 @@ def place(tmp_path: Path) -> Iterator[Path]:
     (tmp_path / "scripts").symlink_to(CHECKOUT / "scripts")
     yield tmp_path
     abandon(tmp_path / "mnt")
+    # A log is kept, on purpose; this one is ours.
+    Path(running.log_file(str(tmp_path / "mnt"))).unlink(missing_ok=True)
 
 
 def test_the_commands_print_what_the_readme_says(place: Path) -> None:

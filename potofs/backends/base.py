@@ -179,7 +179,7 @@ class Reader(ABC):
 class Backend(ABC):
     """A place for conversations. Thread-safe and synchronous; OSError comes through as the system said it.
 
-    `wait=False` asks for an answer without waiting: LockContended, with nothing done, if another writer is at work on
+    `wait=False` asks for an answer without waiting: WouldBlock, with nothing done, if another writer is at work on
     the user, or if a disk has to be waited for that `append_blocks` does not speak of.
     A user need not exist to be appended to. NotFound names a user, conversation or archive that is not there.
     """

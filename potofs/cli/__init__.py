@@ -10,7 +10,7 @@ import sys
 import click
 
 from potofs.cli.commands import potofs
-from potofs.errors import PotofsError
+from potofs.errors import PotofsError, reason
 
 FAILED = 1
 INTERRUPTED = 130
@@ -18,6 +18,7 @@ INTERRUPTED = 130
 
 def main() -> None:
     """Runs the command line and exits."""
+    _open_standard_streams()
     try:
         potofs.main(prog_name="potofs", standalone_mode=False)
     except click.ClickException as error:
@@ -29,14 +30,25 @@ def main() -> None:
         # Whoever read our output has seen enough, `potofs show mia | head` for one.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(FAILED)
-    except PotofsError as error:
-        _fail(str(error))
-    except OSError as error:
-        _fail(f"{error.filename}: {error.strerror}" if error.filename else error.strerror or str(error))
+    except (PotofsError, OSError) as error:
+        _fail(reason(error))
     except ImportError as error:
         _fail(f"{error}: the installation is not whole, install potofs again")
 
 
-def _fail(reason: str) -> None:
-    click.echo(f"potofs: {' '.join(reason.split())}", err=True)
+def _open_standard_streams() -> None:
+    """Opens on nothing what whoever started us has closed: else the next file that is opened takes its number."""
+    for descriptor in range(3):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # Takes the lowest number that is free.
+    if sys.stdout is None:
+        sys.stdout = open(1, "w", closefd=False)  # noqa: SIM115  (for the rest of the process)
+    if sys.stderr is None:
+        sys.stderr = open(2, "w", closefd=False)  # noqa: SIM115
+
+
+def _fail(why: str) -> None:
+    click.echo(f"potofs: {why}", err=True)
     sys.exit(FAILED)

@@ -96,6 +96,8 @@ def append(user: str, text: tuple[str, ...], where: Where, role: str | None, tim
         return
     if role or timestamp:
         raise click.UsageError("--role and --timestamp go with TEXT; a record on standard input has its own")
+    if sys.stdin is None:
+        raise click.UsageError("standard input is closed: give TEXT, or records on standard input")
     if sys.stdin.isatty():
         click.echo("Reading records from standard input; Ctrl-D ends it.", err=True)
     with open_journal(where) as journal:
@@ -118,6 +120,8 @@ def show(user: str, where: Where, archive: str | None, archives: bool) -> None:
       potofs show mia --archives
       potofs show mia --archive 20240115T103000.000Z
     """
+    if archive is not None and archives:
+        raise click.UsageError("--archive and --archives do not go together")
     with open_journal(where, create=False) as journal:
         journal.must_have_user(user)
         if archives:

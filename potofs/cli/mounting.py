@@ -4,7 +4,7 @@ import logging
 import os
 
 from potofs.config import Where
-from potofs.errors import DeadlineExceeded, PotofsError
+from potofs.errors import DeadlineExceeded, PotofsError, reason
 from potofs.journal.journal import open_journal
 from potofs.mount import mountpoints, running, starting
 from potofs.mount.mountpoints import MountError
@@ -16,7 +16,7 @@ _END = 30.0
 
 def start(mountpoint: str, where: Where, log: str | None, nonempty: bool) -> None:
     """Leaves a daemon behind that serves the mount; raises PotofsError, OSError."""
-    path = _prepared(mountpoint, where, nonempty)
+    path = _checked(mountpoint, where, nonempty)
     log = os.path.abspath(log) if log else running.log_file(path)
     arguments = ["mount", path, f"--backend={where.url}", f"--log={log}", *(["--nonempty"] if nonempty else [])]
     starting.start(arguments, log)
@@ -30,8 +30,9 @@ def serve(mountpoint: str, where: Where, log: str | None, nonempty: bool, ready_
 
     ready, failed = starting.tell(ready_fd)
     try:
-        path = _prepared(mountpoint, where, nonempty)
+        path = _checked(mountpoint, where, nonempty)
         daemon.log_to(log)
+        os.makedirs(path, exist_ok=True)
         with running.announced(path), open_journal(where) as journal:
 
             def on_ready() -> None:
@@ -40,7 +41,7 @@ def serve(mountpoint: str, where: Where, log: str | None, nonempty: bool, ready_
 
             daemon.serve(journal, path, str(where), on_ready)
     except (PotofsError, OSError) as error:
-        failed(str(error))
+        failed(reason(error))
         raise
 
 
@@ -53,10 +54,11 @@ def stop(mountpoint: str, lazy: bool) -> None:
             raise DeadlineExceeded(f"{path} is unmounted, but its daemon has not ended after {_END:g} s")
 
 
-def _prepared(mountpoint: str, where: Where, nonempty: bool) -> str:
+def _checked(mountpoint: str, where: Where, nonempty: bool) -> str:
+    """The mountpoint's whole path, once all is known to be well that can be known without mounting."""
     mountpoints.check_system()
     root = where.place if where.scheme == "file" else None
-    path = mountpoints.prepare(mountpoint, root=root, nonempty=nonempty)
+    path = mountpoints.checked(mountpoint, root=root, nonempty=nonempty)
     # Made and reached before anything is mounted: a mount that cannot answer is worse than none.
     open_journal(where).close()
     return path

@@ -18,6 +18,8 @@ def journal_options(command: Command) -> Command:
         root: str | None = context.params.pop("root", None)
         if url is not None and root is not None:
             raise click.UsageError("--root and --backend both say where the journal is: give one of them")
+        if root == "":
+            raise click.UsageError("--root is empty: name a folder")
         return config.parse(url) if url is not None else config.root(root or config.DEFAULT_ROOT)
 
     root_option = click.option(

@@ -30,7 +30,7 @@ ERRNOS: Final[tuple[tuple[type[errors.PotofsError], int], ...]] = (
     (errors.Unsupported, errno.EOPNOTSUPP),
     # A journal that takes no changes is what a file system that is mounted read-only is.
     (errors.Fenced, errno.EROFS),
-    (errors.LockContended, errno.EAGAIN),
+    (errors.WouldBlock, errno.EAGAIN),
     (errors.DeadlineExceeded, errno.ETIMEDOUT),
 )
 
@@ -58,8 +58,7 @@ def answered(
         except pyfuse3.FUSEError:
             raise
         except Exception as error:
-            if isinstance(error, errors.InvalidMessage | errors.DeadlineExceeded):
-                # The caller sees a number only; the reason is here.
+            if isinstance(error, errors.DeadlineExceeded):
                 log.warning("%s: %s", handler.__name__, error)
             raise pyfuse3.FUSEError(errno_of(error)) from None
 

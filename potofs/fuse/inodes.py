@@ -1,9 +1,15 @@
 """Which entry an inode number stands for, as long as the kernel remembers the number."""
 
+import time
+
 from potofs.errors import Stale
 from potofs.tree import nodes
-from potofs.tree.nodes import Node
+from potofs.tree.nodes import Kind, Node
 from potofs.tree.tree import ROOT_INODE
+
+# How long after it was told of a running conversation the kernel may still come to open it (seconds). It remembers
+# its name for no time at all, so a busy machine is all that lies between.
+_ON_ITS_WAY = 2.0
 
 
 class Inodes:
@@ -12,6 +18,10 @@ class Inodes:
     def __init__(self) -> None:
         self._nodes: dict[int, Node] = {ROOT_INODE: nodes.ROOT}
         self._lookup_counts: dict[int, int] = {ROOT_INODE: 1}
+        # When the kernel was last told of a number as a running conversation, and of those as an archive (seconds,
+        # monotonic).
+        self._told_as_current: dict[int, float] = {}
+        self._told_as_archive: dict[int, float] = {}
 
     def node(self, inode: int) -> Node:
         """The entry; raises Stale for a number that the kernel was never told or has forgotten."""
@@ -24,11 +34,23 @@ class Inodes:
         """The kernel is told of an entry once more; it may have moved since the last time."""
         self._nodes[inode] = node
         self._lookup_counts[inode] = self._lookup_counts.get(inode, 0) + 1
+        if node.kind is Kind.CURRENT:
+            self._told_as_current[inode] = time.monotonic()
+        elif inode in self._told_as_current:
+            self._told_as_archive[inode] = time.monotonic()
 
     def moved(self, inode: int, node: Node) -> None:
         """A conversation has another name now."""
         if inode in self._nodes:
             self._nodes[inode] = node
+
+    def may_mean_current(self, inode: int) -> bool:
+        """Whether whoever opens an archive may have looked it up when it was the running conversation."""
+        return _is_recent(self._told_as_current.get(inode))
+
+    def may_mean_archive(self, inode: int) -> bool:
+        """Whether whoever opens it may have looked it up as the archive that it is."""
+        return not self.may_mean_current(inode) or _is_recent(self._told_as_archive.get(inode))
 
     def forget(self, inode: int, times: int) -> None:
         """The kernel forgets so many of the times that it was told."""
@@ -38,6 +60,9 @@ class Inodes:
         else:
             self._lookup_counts.pop(inode, None)
             self._nodes.pop(inode, None)
+            self._told_as_current.pop(inode, None)
+            self._told_as_archive.pop(inode, None)
 
-    def __len__(self) -> int:
-        return len(self._nodes)
+
+def _is_recent(moment: float | None) -> bool:
+    return moment is not None and time.monotonic() - moment < _ON_ITS_WAY

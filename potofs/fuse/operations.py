@@ -6,6 +6,7 @@ thread is said in `workers`.
 
 import errno
 import functools
+import logging
 import os
 import stat
 from collections.abc import Callable, Sequence
@@ -15,7 +16,7 @@ import pyfuse3
 from pyfuse3 import EntryAttributes, FileHandleT, FileInfo, FileNameT, FlagT, InodeT, ModeT, RequestContext
 
 from potofs.backends.base import Reader
-from potofs.errors import NotFound, NotPermitted, Stale
+from potofs.errors import AlreadyExists, InvalidMessage, NotFound, NotPermitted, PotofsError, Stale
 from potofs.fuse.errnos import answered
 from potofs.fuse.handles import DirectoryHandle, FileHandle, Handles
 from potofs.fuse.inodes import Inodes
@@ -24,9 +25,13 @@ from potofs.names import NAME_MAX
 from potofs.tree.nodes import Kind, Node
 from potofs.tree.tree import Attributes, Entry, Tree
 
+log = logging.getLogger(__name__)
+
 # How long the kernel may remember directories and archives, names and attributes (seconds).
 _REMEMBERED = 1.0
 _BLOCK = 4096
+# How much may be looked at on trio's thread (bytes); it takes a millisecond or so.
+_QUICKLY_LOOKED_AT = 1 << 14
 
 
 class Operations(pyfuse3.Operations):
@@ -110,6 +115,10 @@ class Operations(pyfuse3.Operations):
                 entry = await self._in_time(handle.node, name, functools.partial(self._entry, handle, position))
             except NotFound:
                 continue  # Not there yet, or no more.
+            except (PotofsError, OSError) as error:
+                # One that cannot be shown hides no other.
+                log.warning("%s has an entry %r that cannot be shown: %s", handle.node, handle.names[position], error)
+                continue
             attributes = self._shown(entry.node, entry.attributes)
             if not pyfuse3.readdir_reply(token, FileNameT(name), attributes, position + 1):
                 break
@@ -137,11 +146,8 @@ class Operations(pyfuse3.Operations):
         reader = appender = None
         if flags & os.O_ACCMODE != os.O_RDONLY:
             self._refuse_overwriting(node, flags)
+            node = self._to_append_to(inode, node, flags)
             appender = self._tree.appender(node)
-            # The handle belongs to the user's running conversation. If that is another one by now, the kernel
-            # is sent to look again.
-            if (await self._attributes(inode, node)).inode != inode:
-                raise Stale(f"{node} is another one now")
         elif flags & os.O_TRUNC:
             self._refuse_overwriting(node, flags)
         if flags & os.O_ACCMODE != os.O_WRONLY:
@@ -154,6 +160,8 @@ class Operations(pyfuse3.Operations):
     ) -> tuple[FileInfo, EntryAttributes]:
         node = self._tree.to_create(self._inodes.node(parent_inode), os.fsdecode(name))
         self._refuse_overwriting(node, flags & ~os.O_TRUNC)
+        if flags & os.O_EXCL and self._is_there(node):
+            raise AlreadyExists(f"{node} was begun by somebody else")
         # Nothing is stored before the first message: until then it has a number of its own.
         attributes = self._tree.unwritten(node)
         handle = FileHandle(node, attributes.inode, None, self._tree.appender(node))
@@ -175,7 +183,7 @@ class Operations(pyfuse3.Operations):
         handle = self._handles.get(fh, FileHandle)
         if handle.appender is None:
             raise OSError(errno.EBADF, "opened for reading only")
-        await self._append(handle, functools.partial(handle.appender.write, buf))
+        await self._append(handle, functools.partial(handle.appender.write, buf), len(buf))
         return len(buf)
 
     @answered
@@ -183,11 +191,12 @@ class Operations(pyfuse3.Operations):
         handle = self._handles.get(fh, FileHandle)
         if handle.appender is None:
             return
-        if handle.appender.waiting:
-            await self._append(handle, handle.appender.flush)
-        if handle.is_dirty and self._tree.sync_on_close:
-            await self._workers.run(handle.node.user, lambda: self._tree.sync(handle.node))
-            handle.is_dirty = False
+        try:
+            if handle.appender.waiting:
+                await self._append(handle, handle.appender.flush)
+        finally:
+            # Also where a tail was refused: what was stored before it counts.
+            await self._sync_at_close(handle)
 
     @answered
     async def fsync(self, fh: FileHandleT, datasync: bool) -> None:
@@ -198,11 +207,14 @@ class Operations(pyfuse3.Operations):
     @answered
     async def release(self, fh: FileHandleT) -> None:
         handle = self._handles.remove(fh, FileHandle)
-        if handle.appender is not None and handle.appender.is_unsettled:
-            async with handle.turn:
-                await self._workers.run(handle.node.user, handle.close)
-        else:
-            handle.close()
+        try:
+            await self._sync_at_close(handle)
+        finally:
+            if handle.appender is not None and handle.appender.is_unsettled:
+                async with handle.turn:
+                    await self._workers.run(handle.node.user, handle.close)
+            else:
+                handle.close()
 
     # Moving and removing
 
@@ -259,12 +271,31 @@ class Operations(pyfuse3.Operations):
         for handle in self._handles.files():
             handle.close()
 
-    async def _append(self, handle: FileHandle, append: Callable[..., None]) -> None:
+    async def _append(self, handle: FileHandle, append: Callable[..., None], size: int = 0) -> None:
+        """Appends in turn; `size` is how many bytes come in."""
+        assert handle.appender is not None
         async with handle.turn:
-            await self._workers.run_soon(
-                handle.node.user, self._tree.append_blocks, lambda may_wait: append(wait=may_wait)
-            )
+            # Much takes long to look at, which everybody else would wait for.
+            blocks = self._tree.append_blocks or size + handle.appender.waiting > _QUICKLY_LOOKED_AT
+            try:
+                await self._workers.run_soon(handle.node.user, blocks, lambda may_wait: append(wait=may_wait))
+            except InvalidMessage as error:
+                # Whoever wrote it sees a number only; the reason is here.
+                log.warning("%s: %s", handle.node, error)
+                raise
+            finally:
+                handle.is_dirty = True
+
+    async def _sync_at_close(self, handle: FileHandle) -> None:
+        if not (handle.is_dirty and self._tree.sync_on_close):
+            return
+        # Before, not after: what is appended meanwhile makes it dirty again.
+        handle.is_dirty = False
+        try:
+            await self._workers.run(handle.node.user, lambda: self._tree.sync(handle.node))
+        except BaseException:
             handle.is_dirty = True
+            raise
 
     async def _in_time(self, parent: Node, name: bytes, find: Callable[[], Entry]) -> Entry:
         """An entry, found here or, where its attributes have to be reckoned, in a worker thread."""
@@ -309,6 +340,31 @@ class Operations(pyfuse3.Operations):
             reader.close()
             raise Stale(f"{node} is another one now")
         return reader
+
+    def _is_there(self, node: Node) -> bool:
+        try:
+            self._tree.attributes(node)
+        except NotFound:
+            return False
+        return True
+
+    def _to_append_to(self, inode: InodeT, node: Node, flags: FlagT) -> Node:
+        """What an append to a looked-up file goes to, whatever was archived since; raises Stale."""
+        if node.kind is Kind.ARCHIVE and self._inodes.may_mean_current(inode):
+            if self._inodes.may_mean_archive(inode):
+                raise Stale(f"{node} was the running conversation until now")
+            node = Node(Kind.CURRENT, node.user)
+        # Appends go to the user's running conversation, whichever that is by then. Not ESTALE: the kernel looks again
+        # only once, and where many write, that one may be archived by then, too.
+        if node.kind is Kind.CURRENT and flags & os.O_ACCMODE == os.O_RDWR:
+            self._refuse_stale(inode, node)
+        return node
+
+    def _refuse_stale(self, inode: InodeT, node: Node) -> None:
+        if inode != self._tree.unwritten(node).inode and not (
+            self._is_there(node) and self._tree.attributes(node).inode == inode
+        ):
+            raise Stale(f"{node} is another one now")
 
     @staticmethod
     def _refuse_overwriting(node: Node, flags: int) -> None:

@@ -12,7 +12,7 @@ from weakref import WeakValueDictionary
 
 import trio
 
-from potofs.errors import LockContended
+from potofs.errors import WouldBlock
 
 Result = TypeVar("Result")
 
@@ -40,9 +40,9 @@ class Workers:
     async def run_soon(self, user: str, blocks: bool, function: Callable[[bool], Result]) -> Result:
         """Runs a function here if it neither `blocks` nor finds another writer at work, else in a worker thread.
 
-        It is told whether it may wait, and raises LockContended, with nothing done, where it would have to.
+        It is told whether it may wait, and raises WouldBlock, with nothing done, where it would have to.
         """
         if not blocks:
-            with suppress(LockContended):
+            with suppress(WouldBlock):
                 return function(False)
         return await self.run(user, lambda: function(True))

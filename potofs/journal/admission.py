@@ -1,20 +1,28 @@
 """What may be appended as it was typed, and what potofs adds to it: a timestamp, a terminator, and nothing else."""
 
+import re
 from collections.abc import Iterator
 
 from potofs import times
 from potofs.backends.base import RECORD_END, Record
+from potofs.config import MAX_MESSAGE_BYTES
 from potofs.errors import InvalidMessage, MessageTooLarge
 from potofs.journal import reading, record, stream, values, yamldoc
 from potofs.journal.message import ChatMessage, mark
 
+# What YAML 1.1 merges mappings with, and what stands for a default value there.
+_MERGE = "<<"
+_DEFAULT = "="
+# What YAML 1.1 takes for a date, whether there is such a day or not.
+_DATE = re.compile(r"\d{4}-\d\d?-\d\d?(?:$|[Tt \t])")
+
 
 def from_message(message: ChatMessage) -> Record:
-    """The record of a message made by a program; raises InvalidMessage."""
-    if message.timestamp:
-        return Record(record.encode(message), mark(message), retry=True)
-    stamped = ChatMessage(message.role, message.content, times.now(), message.metadata, message.extra)
-    return Record(record.encode(stamped), mark(stamped), retry=False)
+    """The record of a message made by a program; raises InvalidMessage, MessageTooLarge."""
+    stamped = message
+    if not message.timestamp:
+        stamped = ChatMessage(message.role, message.content, times.now(), message.metadata, message.extra)
+    return Record(sized(record.encode(stamped)), mark(stamped), retry=bool(message.timestamp))
 
 
 def from_bytes(data: bytes) -> Record:
@@ -29,9 +37,14 @@ def from_bytes(data: bytes) -> Record:
     document = found[0]
     text = data[document.start : document.end]
     message = reading.parse(text)
-    _refuse_ambiguous(text.decode().removeprefix("\ufeff"))
+    # Also what stands around the document, comments say: a reader of the whole stream stumbles over it as well. The
+    # line feed of a carriage return at the end may be on its way.
+    around = (data[: document.start], text, data[document.end :].removesuffix(b"\r"))
+    _refuse_ambiguous("".join(map(reading.text_of, around)))
     if stream.begins_with_directive(text):
         raise InvalidMessage("a %YAML or %TAG line cannot stand inside a conversation: leave it out")
+    if record.decode(reading.text_of(text)) is None and not text.lstrip().startswith(b"{"):
+        _refuse_misread(yamldoc.load(reading.text_of(text)).items)
     retry = bool(message.timestamp)
     if not retry:
         timestamp = times.now()
@@ -54,7 +67,7 @@ def from_tail(data: bytes) -> Record:
     return from_bytes(data)
 
 
-def sized(data: bytes, limit: int) -> bytes:
+def sized(data: bytes, limit: int = MAX_MESSAGE_BYTES) -> bytes:
     """The same bytes; raises MessageTooLarge if they are more than one message may have."""
     if len(data) > limit:
         raise MessageTooLarge(f"a message of more than {limit} bytes: say it in several")
@@ -70,6 +83,22 @@ def _refuse_ambiguous(text: str) -> None:
         f'the character U+{code:04X} is not read alike everywhere: write it as "\\u{code:04x}" in double quotes',
         line=text.count("\n", 0, found.start()) + 1,
     )
+
+
+def _refuse_misread(node: yamldoc.Node) -> None:
+    """Raises InvalidMessage for what readers of YAML 1.1 take for something else, and then fail on."""
+    if isinstance(node, dict):
+        for key, value in node.items():
+            if key == _MERGE:
+                raise InvalidMessage(f"the key {key} means something else in YAML 1.1: call it otherwise")
+            _refuse_misread(value)
+    elif isinstance(node, list):
+        for value in node:
+            _refuse_misread(value)
+    elif node.plain and (
+        node.text in (_MERGE, _DEFAULT) or (_DATE.match(node.text) and times.nanoseconds(node.text) is None)
+    ):
+        raise InvalidMessage(f"{node.text:.40} is not read alike everywhere: write it in double quotes")
 
 
 def _stamped(text: bytes, message: ChatMessage, timestamp: str) -> tuple[bytes, ChatMessage]:

@@ -14,7 +14,7 @@ from typing import Protocol
 
 from potofs.backends.base import Record
 from potofs.config import MAX_MESSAGE_BYTES
-from potofs.errors import InvalidMessage, LockContended, PotofsError
+from potofs.errors import InvalidMessage, MessageTooLarge, PotofsError, WouldBlock
 from potofs.journal import admission, reading, stream
 
 log = logging.getLogger(__name__)
@@ -24,7 +24,7 @@ _CHEAP_TO_CHECK = 1 << 15
 
 
 class Commit(Protocol):
-    """Stores records, all or none; with wait=False it raises LockContended instead of waiting."""
+    """Stores records, all or none; with wait=False it raises WouldBlock instead of waiting."""
 
     def __call__(self, records: Sequence[Record], *, wait: bool) -> object: ...
 
@@ -44,6 +44,7 @@ class Appender:
         self._refused: list[bytes] = []
         # While records are skipped after a failed write: the unfinished last line. None: nothing is skipped.
         self._skipped: bytes | None = None
+        self._skips_too_large = False
 
     @property
     def waiting(self) -> int:
@@ -59,20 +60,25 @@ class Appender:
         """Takes in bytes and stores the records that they end.
 
         Raises InvalidMessage (MessageTooLarge) for what is no message or can become none, and what storing raises;
-        nothing of `data` is stored then. After LockContended nothing has changed: call again with wait=True.
+        nothing of `data` is stored then. After WouldBlock nothing has changed: call again with wait=True.
         """
         if self._skipped is not None:
             self._skip(self._skipped + data)
-            raise InvalidMessage("this belongs to a record that was refused: go on after the next --- line")
+            # As before: a kernel or a library that writes the rest once more shows its caller this answer.
+            kind = MessageTooLarge if self._skips_too_large else InvalidMessage
+            raise kind("this belongs to a record that was refused: go on after the next --- line")
         try:
             records, rest = self._split(self._waiting + data)
             if records:
                 self._commit(records, wait=wait)
-        except LockContended:
+        except WouldBlock:
             raise
-        except (PotofsError, OSError):
+        except (PotofsError, OSError) as error:
+            if not wait and not stream.says_nothing(self._waiting):
+                raise WouldBlock("setting aside what was waiting waits for the disk") from None
             self._put_aside(self._waiting)
             self._skip(self._waiting + data)
+            self._skips_too_large = isinstance(error, MessageTooLarge)
             self._wait_for(b"")
             raise
         if records:
@@ -95,9 +101,9 @@ class Appender:
         """Sets aside what never became a message; raises OSError if even that cannot be."""
         self._put_aside(self._waiting)
         self._wait_for(b"")
-        refused, self._refused = self._refused, []
-        for data in refused:
-            self._set_aside(data)
+        while self._refused:
+            self._set_aside(self._refused[0])
+            del self._refused[0]
 
     def _split(self, buffer: bytes) -> tuple[list[Record], bytes]:
         """The records that end in the buffer, and what is left; raises InvalidMessage."""
@@ -109,6 +115,8 @@ class Appender:
                 records.append(admission.from_bytes(self._sized(buffer[start : document.stop])))
                 start = document.stop
         rest = self._sized(buffer[start:])
+        if len(rest) > _CHEAP_TO_CHECK and stream.says_nothing(rest):
+            rest = rest[_last_line(rest) :]  # So many markers and blank lines would be searched again each time.
         self._refuse_hopeless(rest, 0 if records else self._checked)
         return records, rest
 

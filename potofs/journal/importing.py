@@ -16,8 +16,8 @@ import msgspec
 
 from potofs import names, times
 from potofs.backends.base import Archived, Backend
-from potofs.errors import AlreadyExists, InvalidMessage, InvalidName, NameTooLong, NotFound
-from potofs.journal import record
+from potofs.errors import AlreadyExists, InvalidMessage, InvalidName, NameTooLong, NotFound, PotofsError, reason
+from potofs.journal import admission
 from potofs.journal.journal import DialogueJournal
 from potofs.journal.message import ChatMessage
 
@@ -45,6 +45,9 @@ _KEYS = ("role", "content", "timestamp", "metadata")
 def import_file(journal: DialogueJournal, path: str, progress: Callable[[int], None] = lambda _: None) -> Imported:
     """Imports a file; raises InvalidMessage with the line for a bad one, before anything is stored, and OSError.
 
+    What the journal's place refuses on the way (a full disk) is a PotofsError that says how far it came; importing the
+    same file again goes on from there.
+
     `progress` is told how many bytes were done; the file is read twice, first to look at all of it.
     """
     last: dict[str, int] = {}
@@ -54,7 +57,14 @@ def import_file(journal: DialogueJournal, path: str, progress: Callable[[int], N
         progress(size)
     conversations = messages = present = 0
     for number, size, line in _lines(path):
-        if _store(journal, line, _data(line, number), is_last=last[line.user] == number):
+        try:
+            is_new = _store(journal, line, _data(line, number), is_last=last[line.user] == number)
+        except OSError as error:
+            raise PotofsError(
+                f"line {number}: {reason(error)}; the conversations before it are imported: "
+                "mend that, and import the same file again"
+            ) from error
+        if is_new:
             conversations += 1
             messages += len(line.messages)
         else:
@@ -98,7 +108,7 @@ def _data(line: _Line, number: int) -> bytes:
                 raise InvalidMessage("the key metadata has to be an object")
             extra = {key: value for key, value in items.items() if key not in _KEYS}
             message = ChatMessage(items["role"], items["content"], items["timestamp"], metadata, extra)
-            records.append(record.encode(message))
+            records.append(admission.from_message(message).data)
         except InvalidMessage as error:
             raise InvalidMessage(f"line {number}, message {position}: {error}") from None
     return b"".join(records)

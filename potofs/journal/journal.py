@@ -105,7 +105,7 @@ class DialogueJournal:
         self.append(user, [admission.from_message(message) for message in messages])
 
     def append(self, user: str, records: Sequence[Record], *, wait: bool = True) -> Appended:
-        """Appends records, all or none; raises LockContended instead of waiting for another writer if told to."""
+        """Appends records, all or none; raises WouldBlock instead of waiting for another writer if told to."""
         self.ensure_user(user)
         return self.backend.append(user, records, wait=wait)
 

@@ -46,6 +46,8 @@ def render(backend: Backend, summaries: Summaries, user: str) -> bytes:
 
 def _stored(profile: bytes) -> dict[str, Any]:
     try:
-        return reading.plain_values(yamldoc.load(reading.text_of(profile)).items)
+        stored = reading.plain_values(yamldoc.load(reading.text_of(profile)).items)
+        values.block(stored)
     except InvalidMessage:
-        return {}  # Missing or damaged: what can be derived is shown all the same.
+        return {}  # Missing, damaged, or not to be written again: what can be derived is shown all the same.
+    return stored

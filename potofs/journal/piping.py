@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterable, Sequence
 from itertools import chain
 
 from potofs.backends.base import Record
-from potofs.config import MAX_MESSAGE_BYTES
 from potofs.errors import InvalidMessage
 from potofs.journal import admission, stream
 
@@ -43,9 +42,9 @@ def _records(data: bytes, *, is_end: bool) -> tuple[list[Record], int, InvalidMe
     taken = 0
     try:
         for document in stream.ended(data):
-            records.append(admission.from_bytes(admission.sized(data[taken : document.stop], MAX_MESSAGE_BYTES)))
+            records.append(admission.from_bytes(admission.sized(data[taken : document.stop])))
             taken = document.stop
-        rest = admission.sized(data[taken:], MAX_MESSAGE_BYTES)
+        rest = admission.sized(data[taken:])
         if is_end and not stream.says_nothing(rest):
             records.append(admission.from_tail(rest))
             taken = len(data)

@@ -10,6 +10,9 @@ from typing import NamedTuple
 
 from potofs.errors import ConfigError, NotFound, PotofsError
 
+# As many links in a row as the kernel follows.
+_LINKS = 40
+
 #: The type that mount(8) and /proc show.
 FILESYSTEM_TYPE = "fuse.potofs"
 
@@ -46,9 +49,18 @@ def at(mountpoint: str) -> Mount | None:
 
 
 def absolute(mountpoint: str) -> str:
-    """A mountpoint's path as the system knows it; its last part is not looked at, for a dead mount cannot be."""
-    parent, name = os.path.split(os.path.abspath(mountpoint))
-    return os.path.join(os.path.realpath(parent), name)
+    """A mountpoint's path as the system knows it, links followed; asks nothing of a mount that may be dead."""
+    path = os.path.abspath(mountpoint)
+    for _ in range(_LINKS):
+        parent, name = os.path.split(path)
+        path = os.path.join(os.path.realpath(parent), name)
+        try:
+            # Unlike stat(2), this is answered without the daemon: what is mounted is a folder, and no link.
+            target = os.readlink(path)
+        except OSError:
+            break
+        path = os.path.normpath(os.path.join(os.path.dirname(path), target))
+    return path
 
 
 def is_dead(mountpoint: str) -> bool:
@@ -61,25 +73,29 @@ def is_dead(mountpoint: str) -> bool:
     return False
 
 
-def prepare(mountpoint: str, *, root: str | None, nonempty: bool) -> str:
-    """Makes sure that a folder can take a mount, makes it if it is missing, and repairs a dead mount.
+def checked(mountpoint: str, *, root: str | None, nonempty: bool) -> str:
+    """Makes sure that a place can take a mount, and repairs a dead one there; makes no folder.
 
     Returns its absolute path. `root` is the journal's own folder, if it has one. Raises MountError, ConfigError,
     OSError.
     """
+    if not mountpoint:
+        raise ConfigError("the mountpoint is empty: name a folder")
     path = absolute(mountpoint)
     if at(path) is not None:
         if not is_dead(path):
             raise MountError(f"{path} has a potofs mount already: potofs umount {path} ends it")
         unmount(path, lazy=True)
-    if not os.path.isdir(path):
-        os.makedirs(path)
-    path = os.path.realpath(path)
+    if os.path.lexists(path) and not os.path.isdir(path):
+        raise MountError(f"{path} is not a folder: name one, or a place where one can be made")
     if root is not None:
         root = os.path.realpath(root)
         if os.path.commonpath([root, path]) in (root, path):
             raise ConfigError(f"the journal's folder {root} and the mountpoint {path} cannot be inside one another")
-    if not nonempty and os.listdir(path):
+        for mount in mounts():
+            if os.path.commonpath([root, mount.mountpoint]) == mount.mountpoint:
+                raise ConfigError(f"the journal's folder {root} is itself inside the mount {mount.mountpoint}")
+    if not nonempty and os.path.isdir(path) and os.listdir(path):
         raise MountError(f"{path} is not empty: its files would be hidden; take another folder, or give --nonempty")
     return path
 

@@ -6,51 +6,87 @@ The lock, not the file, says that a daemon is there: it goes with the process, h
 import fcntl
 import os
 import select
-import warnings
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from hashlib import blake2b
 from urllib.parse import quote
 
 import platformdirs
 
-# The longest name of a file that a mountpoint's path is written as.
+from potofs.mount.mountpoints import MountError
+
+# The longest end of a mountpoint's path that a file is called by.
 _NAME = 200
+# How long a daemon may need to end after its mount was taken away (seconds), and how often it is looked after.
+_LINGERING = 2.0
+_PAUSE = 0.01
 
 
 def runtime_directory() -> str:
     """Where daemons of this user leave word, made if it is missing."""
     if os.geteuid() == 0:
         path = "/run/potofs"
+    elif "XDG_RUNTIME_DIR" in os.environ:
+        path = str(platformdirs.user_runtime_path("potofs"))
     else:
-        with warnings.catch_warnings():
-            # Without XDG_RUNTIME_DIR there is a folder that serves as well.
-            warnings.simplefilter("ignore")
-            path = str(platformdirs.user_runtime_path("potofs"))
+        # Not below /tmp, where anybody could be there first.
+        path = str(platformdirs.user_cache_path("potofs") / "run")
     os.makedirs(path, mode=0o700, exist_ok=True)
     return path
 
 
 def log_file(mountpoint: str) -> str:
-    """The log of the mount at a place, unless it was given another one."""
+    """The log of the mount at a place, unless it was given another one; raises MountError if it cannot be there."""
     directory = "/var/log/potofs" if os.geteuid() == 0 else str(platformdirs.user_log_path("potofs"))
-    os.makedirs(directory, mode=0o700, exist_ok=True)
+    try:
+        os.makedirs(directory, mode=0o700, exist_ok=True)
+    except OSError as error:
+        raise MountError(f"no log can be kept in {directory}: {error.strerror}; name a place with --log FILE") from None
     return os.path.join(directory, f"{_file_name(mountpoint)}.log")
 
 
 @contextmanager
 def announced(mountpoint: str) -> Iterator[None]:
     """Says for as long as it lasts that this process serves a mountpoint."""
-    path = _path(mountpoint)
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    path = word_of(mountpoint)
+    descriptor = _locked(path)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
         os.ftruncate(descriptor, 0)
         os.write(descriptor, f"{os.getpid()}\n".encode())
         yield
     finally:
-        with suppress(FileNotFoundError):
+        if _is_at(path, descriptor):
             os.unlink(path)
         os.close(descriptor)
+
+
+def _locked(path: str) -> int:
+    """The file at a path, made if it is missing, under our lock."""
+    deadline = time.monotonic() + _LINGERING
+    while True:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(descriptor)
+            if time.monotonic() > deadline:
+                # Its mount was taken away while programs had files open there, and it serves those. It is not the
+                # one that serves this place any more, and its word goes.
+                with suppress(FileNotFoundError):
+                    os.unlink(path)
+            else:
+                time.sleep(_PAUSE)
+        else:
+            if _is_at(path, descriptor):
+                return descriptor
+            os.close(descriptor)
+
+
+def _is_at(path: str, descriptor: int) -> bool:
+    with suppress(FileNotFoundError):
+        return os.path.samestat(os.stat(path), os.fstat(descriptor))
+    return False
 
 
 @contextmanager
@@ -73,7 +109,7 @@ def watched(mountpoint: str) -> Iterator[Callable[[float], bool]]:
 def _process_of(mountpoint: str) -> int | None:
     """A descriptor of the process, not its number, which may be another's a moment later."""
     try:
-        with open(_path(mountpoint), "rb") as file:
+        with open(word_of(mountpoint), "rb") as file:
             process = os.pidfd_open(int(file.read()))
             try:
                 # Only while the lock is held is this its number: what a killed daemon wrote means nothing.
@@ -86,10 +122,14 @@ def _process_of(mountpoint: str) -> int | None:
     return None
 
 
-def _path(mountpoint: str) -> str:
+def word_of(mountpoint: str) -> str:
+    """The file in which the daemon of a mountpoint says which process it is."""
     return os.path.join(runtime_directory(), _file_name(mountpoint))
 
 
 def _file_name(mountpoint: str) -> str:
-    # The end of a path tells more than its beginning.
-    return quote(mountpoint.strip("/"), safe="")[-_NAME:] or "root"
+    name = quote(mountpoint.strip("/"), safe="", errors="surrogateescape") or "root"
+    if len(name) <= _NAME:
+        return name
+    # The end of a path tells more than its beginning, but not everything.
+    return f"{blake2b(name.encode(), digest_size=8).hexdigest()}-{name[-_NAME:]}"

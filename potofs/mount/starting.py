@@ -1,6 +1,7 @@
 """Starting a daemon and waiting for its word: ready, or why not."""
 
 import os
+import select
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -8,6 +9,8 @@ from collections.abc import Callable, Sequence
 from potofs.mount.mountpoints import MountError
 
 _READY = b"ready\n"
+# How long a daemon may take until it says that it is ready (seconds): longer than any backend takes to be reached.
+_READY_WITHIN = 60.0
 
 
 def start(arguments: Sequence[str], log: str) -> None:
@@ -31,6 +34,9 @@ def start(arguments: Sequence[str], log: str) -> None:
     finally:
         os.close(write_end)
     with open(read_end, "rb") as pipe:
+        if not select.select([pipe], [], [], _READY_WITHIN)[0]:
+            daemon.kill()
+            raise MountError(f"the daemon was not ready after {_READY_WITHIN:g} s and was ended: see {log}")
         word = pipe.read()
     if word == _READY:
         return
@@ -44,9 +50,14 @@ def tell(descriptor: int | None) -> tuple[Callable[[], None], Callable[[str], No
         # fusermount3 lives as long as the mount, and would keep the pipe open.
         os.set_inheritable(descriptor, False)
 
+    unsaid = descriptor
+
     def say(word: bytes) -> None:
-        if descriptor is not None:
-            os.write(descriptor, word)
-            os.close(descriptor)
+        nonlocal unsaid
+        if unsaid is not None:
+            # Once: its number may soon be another file's.
+            said_to, unsaid = unsaid, None
+            os.write(said_to, word)
+            os.close(said_to)
 
     return lambda: say(_READY), lambda reason: say(reason.encode(errors="replace"))

@@ -4,6 +4,7 @@ Knows nothing of kernels: `fuse` translates. Everything that POSIX would allow a
 refused with NotPermitted, and nothing is changed then.
 """
 
+import errno
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -129,7 +130,7 @@ class Tree:
             case Kind.METADATA:
                 return self._metadata(node)
             case _:
-                raise IsADirectoryError(21, "this is a directory", str(node))
+                raise IsADirectoryError(errno.EISDIR, "this is a directory", str(node))
 
     # What may be done
 

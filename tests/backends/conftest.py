@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from potofs.backends.base import Backend
-from tests.backends.kit import OPENERS, open_filesystem, opener
+from tests.backends.kit import OPENERS, close_all, open_filesystem, opener
 
 
 @pytest.fixture(params=sorted(OPENERS))
@@ -22,6 +22,13 @@ def opened(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Callable[
     yield opened
     for backend in backends:
         backend.close()
+
+
+@pytest.fixture(autouse=True)
+def nothing_stays_open() -> Iterator[None]:
+    """Closes what a test has opened."""
+    yield
+    close_all()
 
 
 @pytest.fixture

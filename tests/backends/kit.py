@@ -1,5 +1,6 @@
 """What the tests of backends share: records, and how each backend is opened at a place."""
 
+import os
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
@@ -16,10 +17,22 @@ from potofs.journal.message import ChatMessage
 Opener = Callable[..., Backend]
 
 
+#: Backends that a test has opened; each holds its place, which cannot be unmounted before.
+_opened: list[Backend] = []
+
+
 def open_filesystem(place: Path, **options: str) -> FilesystemBackend:
     backend = FilesystemBackend(Where("file", str(place / "journal"), options), reading.marks)
-    backend.prepare(create=True)
+    # Where nothing can be made, what is there has to do.
+    backend.prepare(create=not place.exists() or os.access(place, os.W_OK))
+    _opened.append(backend)
     return backend
+
+
+def close_all() -> None:
+    """Closes every backend that a test has opened."""
+    while _opened:
+        _opened.pop().close()
 
 
 #: Every backend that has to behave alike.

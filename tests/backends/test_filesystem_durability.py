@@ -11,8 +11,8 @@ import pytest
 
 from potofs.backends.base import Backend, Record
 from potofs.backends.filesystem.sync import GroupSync
-from potofs.errors import LockContended, NotFound
-from tests.backends.kit import joined, names_of, open_filesystem, record, records, stored
+from potofs.errors import NotFound, WouldBlock
+from tests.backends.kit import close_all, joined, names_of, open_filesystem, record, records, stored
 from tests.mounts import wait_until
 
 
@@ -99,7 +99,7 @@ def test_close_never_makes_whoever_may_not_wait_wait_for_the_disk(on_files: Call
     backend = on_files(fsync="close", archiveThreshold="3")
     backend.append("mia", records(0, 2), wait=False)
     disk.take()
-    with pytest.raises(LockContended):
+    with pytest.raises(WouldBlock):
         backend.append("mia", records(2, 3), wait=False)
     assert stored(backend, "mia") == joined(records(0, 2))
     assert disk.take() == []
@@ -273,6 +273,7 @@ def small_disk(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pyte
             ballast.write_bytes(bytes(128 << 10))
             yield SmallDisk(place, ballast.unlink)
         finally:
+            close_all()
             subprocess.run(["umount", place], check=True)
         return
     write, left = os.write, [64 << 10]
@@ -329,3 +330,25 @@ def test_a_first_append_to_a_full_disk_leaves_no_conversation(small_disk: SmallD
     small_disk.make_room()
     assert backend.append("mia", records(0, 1)).stored == 1
     assert stored(backend, "mia") == joined(records(0, 1))
+
+
+def test_an_append_is_no_failure_because_its_conversation_cannot_be_archived(
+    on_files: Callable[..., Backend], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It is stored: reported as failed it would be given once more, and be there twice."""
+    backend = on_files(archiveThreshold="3")
+    rename = os.rename
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    backend.append("mia", records(0, 2))
+    monkeypatch.setattr(os, "rename", full)
+    with caplog.at_level("WARNING"):
+        assert backend.append("mia", records(2, 3)) == (1, None)
+    assert "long enough to be archived, but cannot be" in caplog.text
+    caplog.clear()
+    monkeypatch.setattr(os, "rename", rename)
+    stored_as = backend.append("mia", records(3, 4)).archived_as
+    assert stored_as is not None
+    assert stored(backend, "mia", stored_as) == joined(records(0, 4))

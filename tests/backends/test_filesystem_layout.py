@@ -1,5 +1,6 @@
 """The filesystem backend's files: where they are, whose they are, and what may lie beside them."""
 
+import errno
 import os
 import re
 import stat
@@ -14,7 +15,7 @@ from potofs.backends.filesystem.backend import FilesystemBackend
 from potofs.config import Where
 from potofs.errors import NotFound
 from potofs.journal import reading
-from tests.backends.kit import joined, names_of, open_filesystem, records, stored
+from tests.backends.kit import close_all, joined, names_of, open_filesystem, records, stored
 
 
 def test_the_tree_on_disk_is_the_documents(tmp_path: Path, users: Path) -> None:
@@ -162,6 +163,7 @@ def read_only(tmp_path: Path) -> Iterator[Path]:
             subprocess.run(["mount", "-o", "remount,bind,ro", place], check=True)
             yield place
         finally:
+            close_all()
             subprocess.run(["umount", place], check=True)
     else:
         folders = [place / "journal/users/mia", *(place / "journal").rglob("*")]
@@ -173,8 +175,7 @@ def read_only(tmp_path: Path) -> Iterator[Path]:
 
 
 def test_a_read_only_root_can_be_read(read_only: Path) -> None:
-    backend = FilesystemBackend(Where("file", str(read_only / "journal")), reading.marks)
-    backend.prepare(create=False)
+    backend = open_filesystem(read_only)
     assert stored(backend, "mia") == joined(records(0, 1))
     for attempt in (
         lambda: backend.append("mia", records(1, 2)),
@@ -185,3 +186,45 @@ def test_a_read_only_root_can_be_read(read_only: Path) -> None:
         with pytest.raises(OSError):
             attempt()
     assert stored(backend, "mia") == joined(records(0, 1))
+
+
+def test_a_journal_whose_folder_is_gone_is_not_made_anew(tmp_path: Path) -> None:
+    """It may lie on a disk that is to come back, and what was written meanwhile would be hidden below it."""
+    backend = open_filesystem(tmp_path)
+    backend.append("mia", records(0, 1))
+    (tmp_path / "journal").rename(tmp_path / "elsewhere")
+    for attempt in (
+        lambda: backend.append("mia", records(1, 2)),
+        lambda: backend.create_user("max", b""),
+        lambda: backend.set_aside("mia", b"x"),
+        lambda: list(backend.users()),
+    ):
+        with pytest.raises(OSError) as gone:
+            attempt()
+        assert gone.value.errno == errno.ENODEV
+    assert not (tmp_path / "journal").exists()
+    (tmp_path / "elsewhere").rename(tmp_path / "journal")
+    assert list(backend.users()) == ["mia"]
+
+
+def test_half_a_user_does_not_stay_in_the_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    backend = open_filesystem(tmp_path)
+    link = os.link
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "link", full)
+    with pytest.raises(OSError, match="No space"):
+        backend.create_user("mia", b"x")
+    assert not backend.has_user("mia")
+    monkeypatch.setattr(os, "link", link)
+    backend.create_user("mia", b"x")
+    assert backend.read_profile("mia") == b"x"
+
+
+def test_a_link_that_leads_in_a_circle_hides_no_user(tmp_path: Path) -> None:
+    backend = open_filesystem(tmp_path)
+    backend.append("mia", records(0, 1))
+    (tmp_path / "journal/users/loop").symlink_to("loop")
+    assert list(backend.users()) == ["mia"]

@@ -12,7 +12,7 @@ import pytest
 
 from potofs.backends.base import Backend
 from potofs.backends.filesystem.lock import UserLocks
-from potofs.errors import DeadlineExceeded, LockContended, NotFound
+from potofs.errors import DeadlineExceeded, NotFound, WouldBlock
 from tests.backends.kit import joined, records, stored
 from tests.mounts import wait_until
 
@@ -44,9 +44,9 @@ def test_whoever_may_not_wait_is_told_of_another_writer(on_files: Callable[..., 
     backend = on_files()
     backend.append("mia", records(0, 1))
     with held_by_a_process(users / "mia/.lock"):
-        with pytest.raises(LockContended):
+        with pytest.raises(WouldBlock):
             backend.append("mia", records(1, 2), wait=False)
-        with pytest.raises(LockContended):
+        with pytest.raises(WouldBlock):
             backend.archive("mia", wait=False)
     assert backend.append("mia", records(1, 2), wait=False).stored == 1
     assert stored(backend, "mia") == joined(records(0, 2))
@@ -115,7 +115,7 @@ def test_one_thread_holds_it_at_a_time_and_others_are_told_or_wait(locks: UserLo
             entered.append("other")
 
     with locks.held("mia", wait=True):
-        with pytest.raises(LockContended), locks.held("mia", wait=False):
+        with pytest.raises(WouldBlock), locks.held("mia", wait=False):
             entered.append("never")
         with locks.held("noah", wait=False):
             other = threading.Thread(target=enter)
@@ -169,3 +169,13 @@ os.waitpid(child, 0)
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=60)
     assert (done.stdout, done.stderr) == ("free\n", "")
+
+
+def test_a_long_read_is_not_done_for_who_may_not_wait(on_files: Callable[..., Backend]) -> None:
+    on_files(archiveThreshold="0").append("mia", records(0, 400))
+    fresh = on_files(archiveThreshold="0", fsync="never")
+    with pytest.raises(WouldBlock, match="a long conversation has to be read first"):
+        fresh.append("mia", records(399, 401), wait=False)
+    assert fresh.append("mia", records(399, 401)).stored == 1
+    # Known by now.
+    assert fresh.append("mia", records(401, 402), wait=False).stored == 1

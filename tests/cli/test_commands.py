@@ -2,6 +2,7 @@
 
 import json
 import re
+import shlex
 from pathlib import Path
 
 import pytest
@@ -237,3 +238,45 @@ def test_a_command_that_does_not_exist_is_a_usage_error() -> None:
     done = potofs("mout", "./mnt")
     assert done.returncode == 2
     assert "No such command 'mout'" in done.stderr
+
+
+# whoever starts it
+
+
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&-", "<&- 2>&-", ">&- 2>&-", "<&- >&- 2>&-"])
+def test_standard_streams_may_be_closed(root: Path, tmp_path: Path, closed: str) -> None:
+    run = f'cd "{tmp_path}" && "$PYTHON" -m potofs'
+    assert shell(f'{run} append mia Hello --root "{root}" {closed}', PYTHON=python()).returncode == 0
+    assert shell(f'{run} show mia --root "{root}" {closed}', PYTHON=python()).returncode == 0
+    try:
+        done = shell(f'{run} mount mnt --root "{root}" --log log {closed}', PYTHON=python())
+        assert done.returncode == 0
+        assert (tmp_path / "mnt/users/mia").is_dir()
+    finally:
+        assert potofs("umount", tmp_path / "mnt").returncode == 0
+
+
+def test_append_without_anything_to_append_says_so(root: Path) -> None:
+    done = shell(f'"$PYTHON" -m potofs append mia --root "{root}" <&-', PYTHON=python())
+    assert done.returncode == 2
+    assert "standard input is closed" in done.stderr
+
+
+def test_an_empty_place_is_nobody_s_wish(tmp_path: Path) -> None:
+    """As in --root "$UNSET": the default would be somewhere else than was meant."""
+    for arguments in (["users", "--root", ""], ["append", "mia", "x", "--root", ""]):
+        done = potofs(*arguments, cwd=tmp_path)
+        assert done.returncode == 2
+        assert "--root is empty" in done.stderr
+    assert "the mountpoint is empty" in refused("mount", "", "--root", tmp_path / "j")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_import_shows_its_progress_on_a_terminal(root: Path, tmp_path: Path) -> None:
+    file = tmp_path / "all.jsonl"
+    file.write_text(line("mia", "one") + line("max", "two"))
+    script = shlex.join([python(), "-m", "potofs", "import", str(file), "--root", str(root)])
+    done = shell(f"script -qec {shlex.quote(script)} /dev/null < /dev/null")
+    assert "Importing" in done.stdout
+    assert "100%" in done.stdout
+    assert "2 conversations with 2 messages imported" in done.stdout

@@ -19,7 +19,6 @@ def test_a_number_is_forgotten_with_the_last_lookup() -> None:
     inodes.forget(7, 1)
     with pytest.raises(Stale):
         inodes.node(7)
-    assert len(inodes) == 1
 
 
 def test_the_root_is_never_forgotten() -> None:
@@ -38,3 +37,18 @@ def test_a_conversation_that_moved_keeps_its_number() -> None:
     inodes.moved(8, archive)
     with pytest.raises(Stale):
         inodes.node(8)
+
+
+def test_an_archive_that_was_the_running_conversation_a_moment_ago_may_be_meant_as_that() -> None:
+    inodes = Inodes()
+    archive = Node(Kind.ARCHIVE, "mia", "refund")
+    inodes.remember(7, MIA)
+    inodes.moved(7, archive)
+    assert inodes.may_mean_current(7)
+    assert not inodes.may_mean_archive(7)
+    inodes.remember(7, archive)
+    assert inodes.may_mean_archive(7)
+    # One that was never anything else is meant as what it is.
+    inodes.remember(8, archive)
+    assert not inodes.may_mean_current(8)
+    assert inodes.may_mean_archive(8)

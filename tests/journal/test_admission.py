@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from potofs import times
-from potofs.errors import InvalidMessage
+from potofs.errors import InvalidMessage, MessageTooLarge
 from potofs.journal import admission, reading, record
 from potofs.journal.message import ChatMessage, mark
 from tests.journal.generated import TIMESTAMP, messages, mutated
@@ -206,3 +206,26 @@ def test_a_message_without_a_timestamp_gets_the_present_time() -> None:
     stamped = ChatMessage("user", "x", NOW, {"a": 1}, {"b": 2})
     admitted = admission.from_message(ChatMessage("user", "x", "", {"a": 1}, {"b": 2}))
     assert admitted == (record.encode(stamped), mark(stamped), False)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"# \xff comment\n---\nrole: user\ncontent: x\n---\n",
+        b"# \x00\nrole: user\ncontent: x\n---\n",
+        b"role: user\ncontent: x\n--- # \xff\n",
+        b"role: user\ncontent: x\n--- # \x01\n",
+        b"role: user\ncontent: 2024-13-45\n---\n",
+        b"role: user\ncontent: x\nwhen: 2024-01-01T99:00:00Z\n---\n",
+        b"role: user\ncontent: x\nmetadata: {a: [=]}\n---\n",
+        b"role: user\ncontent: x\n<<: 5\n---\n",
+    ],
+)
+def test_what_would_break_the_stream_for_other_readers_is_refused(data: bytes) -> None:
+    with pytest.raises(InvalidMessage):
+        admission.from_bytes(data)
+
+
+def test_a_message_of_a_program_is_not_larger_than_any_other() -> None:
+    with pytest.raises(MessageTooLarge):
+        admission.from_message(ChatMessage("user", "x" * (1 << 20)))

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from potofs.backends.base import Record
 from potofs.config import MAX_MESSAGE_BYTES
-from potofs.errors import LockContended
+from potofs.errors import WouldBlock
 from potofs.journal import reading
 from potofs.journal.appending import Appender
 
@@ -41,7 +41,7 @@ class Writer:
         if self.refuses is not None:
             raise self.refuses
         if self.contended and not wait:
-            raise LockContended("another writer holds the lock")
+            raise WouldBlock("another writer holds the lock")
         self.commits.append([record.data for record in records])
         self.waited.append(wait)
         return None

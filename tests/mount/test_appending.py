@@ -116,7 +116,7 @@ def test_closing_commits_a_last_record_without_its_terminator(mount: Mount, mia:
 
 
 def test_a_record_of_which_each_line_is_written_by_another_open_file_is_refused(mount: Mount, mia: Path) -> None:
-    mount.expect_warning("flush: the key content is missing|are kept in rejected/")
+    mount.expect_warning(": the key content is missing|are kept in rejected/")
     done = shell('/bin/echo "role: user" >> "$CURRENT"', CURRENT=mia)
     assert done.returncode == 1
     assert "write error: Invalid argument" in done.stderr
@@ -136,7 +136,7 @@ def test_after_a_close_has_completed_a_record_the_open_file_takes_a_new_one(moun
 
 def test_a_writer_that_runs_a_subprocess_inside_a_record_can_go_on(mount: Mount, mia: Path) -> None:
     """The subprocess closes its copy of the descriptor, which flushes: that must not end the record."""
-    mount.expect_warning("flush: ")
+    mount.expect_warning("user 'mia': ")
     done = shell(
         """exec 5>>"$CURRENT"; printf 'role: user\\n' >&5; /bin/true; printf 'content: whole\\n' >&5; /bin/true 5>&-
         printf -- '---\\n' >&5; exec 5>&-""",
@@ -148,7 +148,7 @@ def test_a_writer_that_runs_a_subprocess_inside_a_record_can_go_on(mount: Mount,
 
 
 def test_an_unfinished_record_is_set_aside_when_its_writer_dies(mount: Mount, mia: Path) -> None:
-    mount.expect_warning("are kept in rejected/|flush: ")
+    mount.expect_warning("are kept in rejected/|user 'mia': ")
     with subprocess.Popen(
         ["bash", "-c", 'exec 5>>"$0"; printf "role: user\\ncontent: half" >&5; echo; exec sleep 60', mia],
         stdout=subprocess.PIPE,
@@ -167,7 +167,7 @@ def test_an_unfinished_record_is_set_aside_when_its_writer_dies(mount: Mount, mi
 
 
 def test_a_line_that_no_continuation_could_mend_fails_at_once(mount: Mount, mia: Path) -> None:
-    mount.expect_warning("write: ")
+    mount.expect_warning("user 'mia': ")
     for text in ("hello\n", "- a list\n", "role: user\nrole: user\n", "role: user\ncontent: a: b\n", "&a role: user\n"):
         with mia.open("ab", buffering=0) as file, pytest.raises(OSError, match="Invalid argument"):
             file.write(text.encode())
@@ -176,7 +176,7 @@ def test_a_line_that_no_continuation_could_mend_fails_at_once(mount: Mount, mia:
 
 
 def test_a_whole_record_that_is_no_message_stores_nothing_of_its_write(mount: Mount, mia: Path) -> None:
-    mount.expect_warning("write: ")
+    mount.expect_warning("user 'mia': ")
     for bad in (
         "role: nobody\ncontent: x\n---\n",
         "role: user\n---\n",
@@ -192,7 +192,7 @@ def test_a_whole_record_that_is_no_message_stores_nothing_of_its_write(mount: Mo
 
 
 def test_no_record_is_put_together_around_a_write_that_failed(mount: Mount, mia: Path) -> None:
-    mount.expect_warning("write: |are kept in rejected/")
+    mount.expect_warning("user 'mia': |are kept in rejected/")
     with mia.open("ab", buffering=0) as file:
         file.write(b"role: user\n")
         with pytest.raises(OSError, match="Invalid argument"):
@@ -205,7 +205,7 @@ def test_no_record_is_put_together_around_a_write_that_failed(mount: Mount, mia:
 
 
 def test_a_message_that_is_too_large_is_refused(mount: Mount, mia: Path) -> None:
-    mount.expect_warning("write: a message of more than 1048576 bytes|are kept in rejected/")
+    mount.expect_warning("user 'mia': a message of more than 1048576 bytes|are kept in rejected/")
     large = f"role: user\ncontent: {'x' * (1 << 20)}\n---\n".encode()
     with mia.open("ab", buffering=0) as file:
         for start in range(0, 1 << 20, 4096):
@@ -283,3 +283,20 @@ def test_a_handle_goes_on_in_the_new_conversation_after_an_archival(mount: Mount
         file.write(b"content: new\n---\n")
     assert contents(mount) == ["new"]
     assert (mount.archived("mia") / "first.yaml").read_text() == record("old")
+
+
+def test_an_exclusive_creation_fails_where_there_is_a_conversation(mount: Mount, mia: Path) -> None:
+    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL
+    descriptor = os.open(mia, flags)
+    os.write(descriptor, record("first").encode())
+    os.close(descriptor)
+    with pytest.raises(FileExistsError):
+        os.open(mia, flags)
+
+
+def test_the_rest_of_a_message_that_is_too_large_is_answered_likewise(mount: Mount, mia: Path) -> None:
+    """A kernel that cut a write in two, and a library that writes the rest once more, show the same reason."""
+    mount.expect_warning("user 'mia': ")
+    with pytest.raises(OSError) as refused, mia.open("ab") as file:
+        file.write(f"role: user\ncontent: {'x' * (2 << 20)}\n---\n".encode())
+    assert refused.value.errno == errno.EFBIG

@@ -6,6 +6,8 @@ from collections import defaultdict
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
 from potofs import ChatMessage, DialogueJournal
 from tests.mounts import Mount, run
 
@@ -39,7 +41,7 @@ def append_at_once(mounts: list[Mount], root: Path) -> None:
     writers = [subprocess.Popen([*command, str(RECORDS)], stderr=subprocess.PIPE, text=True) for command in commands]
     for writer in writers:
         _, complaint = writer.communicate(timeout=100)
-        assert (writer.returncode, complaint) == (0, "")
+        assert (complaint, writer.returncode) == ("", 0)
 
 
 def said_over_all(journal: DialogueJournal) -> list[str]:
@@ -73,3 +75,34 @@ def test_every_record_is_there_whole_once_and_in_its_writer_s_order(
     for mount in mounts:
         counted = run("grep", "-rhc", "^---$", mount.dialogs("mia")).stdout.split()
         assert sum(map(int, counted)) == 5 * RECORDS
+
+
+# As a shell does with `>>`: every record opens the file anew, and closing may be what completes it.
+OPENING_EACH_TIME = """
+import sys
+for number in range(int(sys.argv[3])):
+    with open(sys.argv[1], "ab", buffering=0) as file:
+        file.write(f"role: user\\ncontent: writer {sys.argv[2]} says {number}\\n".encode())
+"""
+
+
+@pytest.mark.parametrize("fsync", ["never", "close", "always"])
+def test_whoever_opens_a_conversation_that_is_being_archived_finds_the_new_one(
+    root: Path, journal: DialogueJournal, mount_at: Callable[..., Mount], fsync: str
+) -> None:
+    mount = mount_at(f"file://{root}?fsync={fsync}&archiveThreshold=5")
+    (mount.users / "mia").mkdir()
+    each = 150
+    command: list[str | Path] = [sys.executable, "-c", OPENING_EACH_TIME, mount.current("mia")]
+    writers = [
+        subprocess.Popen([*command, str(writer), str(each)], stderr=subprocess.PIPE, text=True) for writer in range(4)
+    ]
+    for writer in writers:
+        _, complaint = writer.communicate(timeout=100)
+        assert (complaint, writer.returncode) == ("", 0)
+    by_writer = defaultdict(list)
+    for content in said_over_all(journal):
+        who, _, what = content.partition(" says ")
+        by_writer[who].append(what)
+    assert by_writer == {f"writer {number}": list(map(str, range(each))) for number in range(4)}
+    assert len(journal.backend.archives("mia")) == 4 * each // 5

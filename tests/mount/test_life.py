@@ -148,6 +148,38 @@ def test_a_mount_in_use_is_not_taken_away_unless_asked(mount: Mount) -> None:
     wait_until(lambda: not processes_of(mount.path), "the daemon ends with the last open file")
 
 
+def test_a_place_can_be_mounted_again_while_programs_still_have_files_of_the_last_mount_open(mount: Mount) -> None:
+    (mount.users / "mia").mkdir()
+    with mount.current("mia").open("ab", buffering=0) as held:
+        held.write(message(1).encode())
+        assert potofs("umount", "--lazy", mount.path).returncode == 0
+        mount.start()
+        held.write(message(2).encode())
+        assert mount.current("mia").read_text() == message(1) + message(2)
+    assert potofs("umount", mount.path).returncode == 0
+
+
+def test_places_whose_long_paths_end_alike_are_told_apart(tmp_path: Path, root: Path) -> None:
+    ends = [tmp_path / name / ("日" * 44) / "mnt" for name in ("a", "b")]
+    for end in ends:
+        end.parent.mkdir(parents=True)
+    with mounted(root, ends[0]) as one, mounted(root, ends[1]) as other:
+        assert one.daemon != other.daemon
+
+
+def test_a_mountpoint_may_be_a_link(tmp_path: Path, root: Path) -> None:
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to("real")
+    with mounted(root, tmp_path / "real") as mount:
+        assert "already" in potofs("mount", tmp_path / "link", "--root", root).stderr
+        assert os.listdir(tmp_path / "link") == ["users"]
+        mount.kill()
+        assert potofs("mount", tmp_path / "link", "--root", root, "--log", mount.log).returncode == 0
+        assert os.listdir(tmp_path / "real") == ["users"]
+        assert potofs("umount", tmp_path / "link").returncode == 0
+        assert not is_mounted(tmp_path / "real")
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_unmounts_and_sets_aside_what_was_not_finished(
     mount: Mount, root: Path, number: signal.Signals
@@ -248,3 +280,29 @@ def test_a_log_that_cannot_be_written_is_said_before_anything_is_mounted(tmp_pat
     done = potofs("mount", tmp_path / "mnt", "--root", root, "--log", "/proc/none/log")
     assert (done.returncode, done.stderr) == (1, "potofs: /proc/none/log: No such file or directory\n")
     assert not is_mounted(tmp_path / "mnt")
+
+
+def test_a_refused_mount_leaves_no_folder_behind(tmp_path: Path, root: Path) -> None:
+    (tmp_path / "file").touch()
+    for mountpoint, where, reason in (
+        (root / "mnt", root, "cannot be inside one another"),
+        (tmp_path / "new", tmp_path / "new/journal", "cannot be inside one another"),
+        (tmp_path / "new", tmp_path / "file", "Not a directory"),
+        (tmp_path / "file", root, "is not a folder"),
+    ):
+        done = potofs("mount", mountpoint, "--root", where)
+        assert done.returncode == 1
+        assert reason in done.stderr
+    assert sorted(os.listdir(tmp_path)) == ["file"]
+
+
+def test_a_journal_inside_a_mount_is_not_mounted(mount: Mount, tmp_path: Path) -> None:
+    done = potofs("mount", tmp_path / "other", "--root", mount.path)
+    assert done.returncode == 1
+    assert "is itself inside the mount" in done.stderr
+
+
+def test_what_a_journal_lies_on_cannot_be_taken_away_while_it_is_mounted(mount: Mount, root: Path) -> None:
+    """A descriptor on its folder is what keeps a disk from being unmounted."""
+    held = {os.readlink(path) for path in Path(f"/proc/{mount.daemon}/fd").iterdir()}
+    assert str(root) in held

@@ -164,6 +164,16 @@ def test_rsync_copies_everything_and_the_second_time_nothing(walked: Mount, tmp_
     assert run("rsync", "-a", "--checksum", "--itemize-changes", f"{walked.users}/", f"{copy}/").stdout == ""
 
 
+def test_a_backup_copied_back_is_the_journal_again(
+    walked: Mount, tmp_path: Path, mount_at: Callable[..., Mount]
+) -> None:
+    (tmp_path / "restored").mkdir()
+    assert run("rsync", "-a", f"{walked.users}/", f"{tmp_path}/restored/users/").returncode == 0
+    again = mount_at(tmp_path / "restored")
+    assert run("diff", "-r", walked.users, again.users).stdout == ""
+    assert run("rsync", "-a", "--itemize-changes", f"{walked.users}/", f"{tmp_path}/restored/users/").stdout == ""
+
+
 def test_df_and_find_and_tar_work(walked: Mount, tmp_path: Path, spoken: list[dict[str, Any]]) -> None:
     assert run("df", walked.path).returncode == 0
     found = run("find", walked.users, "-name", "*.yaml", "-path", "*/dialogs/*").stdout.split()

@@ -4,10 +4,12 @@ Reads take no lock: files only grow, and a name changes by rename(2). Every chan
 files after it has the lock. What is appended goes out in one write(2).
 """
 
+import errno
+import logging
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 
 import msgspec
 
@@ -34,7 +36,9 @@ from potofs.backends.filesystem.layout import DIRECTORY_MODE, FILE_MODE, Layout
 from potofs.backends.filesystem.lock import UserLocks
 from potofs.backends.filesystem.sync import GroupSync, sync_directory
 from potofs.config import FilesystemSettings, Where
-from potofs.errors import AlreadyExists, InvalidName, LockContended, NameTooLong, NotFound
+from potofs.errors import AlreadyExists, InvalidName, NameTooLong, NotFound, WouldBlock
+
+log = logging.getLogger(__name__)
 
 
 class FilesystemBackend(Backend):
@@ -47,6 +51,7 @@ class FilesystemBackend(Backend):
         self._locks = UserLocks(self._layout.lock, self._settings.lock_timeout_ms)
         self._index = Index(scan, self._open_newest_archive, lambda user: files.changed(self._layout.archived(user)))
         self._syncs = GroupSync()
+        self._root: int | None = None
         self.append_blocks = self._settings.fsync == "always"
         self.sync_on_close = self._settings.fsync == "close"
 
@@ -55,14 +60,18 @@ class FilesystemBackend(Backend):
             files.make_directories(self._layout.users, durable=self._durable)
         try:
             os.scandir(self._layout.root).close()
-            os.stat(f"{self._layout.root}/.")
+            os.stat(f"{self._layout.users}/.")
+            # Held open for as long as it is in use: what it lies on cannot be unmounted meanwhile.
+            self._root = os.open(self._layout.root, os.O_RDONLY | os.O_DIRECTORY)
         except FileNotFoundError:
             raise NotFound(f"there is no journal at {self._layout.root}: check the path") from None
 
     # Users
 
     def users(self) -> Iterator[str]:
-        return self._named(self._layout.users, names.decode, directories=True)
+        with self._must_be_there():
+            entries = os.scandir(self._layout.users)
+        yield from self._named(entries, names.decode, directories=True)
 
     def users_changed(self) -> int:
         return files.changed(self._layout.users)
@@ -71,15 +80,22 @@ class FilesystemBackend(Backend):
         return os.path.isdir(self._layout.user(user))
 
     def create_user(self, user: str, profile: bytes) -> None:
-        files.make_directories(self._layout.users, durable=self._durable)
         try:
-            os.mkdir(self._layout.user(user), DIRECTORY_MODE)
+            with self._must_be_there():
+                os.mkdir(self._layout.user(user), DIRECTORY_MODE)
         except FileExistsError:
             raise AlreadyExists(f"user {user!r} exists already") from None
-        self._make_folders(user)
-        # Another writer that found the folder without it was as quick.
-        with suppress(FileExistsError):
-            files.create_whole(self._layout.profile(user), profile, durable=self._durable)
+        try:
+            self._make_folders(user)
+            # Another writer that found the folder without it was as quick.
+            with suppress(FileExistsError):
+                files.create_whole(self._layout.profile(user), profile, durable=self._durable)
+        except OSError:
+            # Half a user would be in the way of the next try. Whatever is in use by now is not empty, and stays.
+            for folder in (self._layout.archived(user), self._layout.dialogs(user), self._layout.user(user)):
+                with suppress(OSError):
+                    os.rmdir(folder)
+            raise
         if self._durable:
             self._sync_folders(user)
 
@@ -119,15 +135,15 @@ class FilesystemBackend(Backend):
         with self._changing(user, wait=wait):
             descriptor = self._open_current(user)
             try:
-                contents = self._index.current(user, descriptor)
-                fresh = new_ones(records, lambda record: self._was_given(user, contents, record))
+                contents = self._index.current(user, descriptor, wait=wait)
+                fresh = new_ones(records, lambda record: self._was_given(user, contents, record, wait=wait))
                 if not wait and self.sync_on_close and self._reaches_threshold(contents, len(fresh)):
-                    raise LockContended(f"user {user!r}: archiving waits for the disk")
+                    raise WouldBlock(f"user {user!r}: archiving waits for the disk")
                 if fresh:
                     contents = self._write(user, descriptor, contents, fresh)
                 archived_as = None
                 if self._reaches_threshold(contents):
-                    archived_as = self._archive(user, descriptor, None)
+                    archived_as = self._archive_by_itself(user, descriptor)
             except BaseException:
                 os.close(descriptor)
                 raise
@@ -166,7 +182,9 @@ class FilesystemBackend(Backend):
             self.stat(user)
             descriptor = self._open_current(user)
             try:
-                return self._archive(user, descriptor, name)
+                if self._durable:
+                    self._syncs.sync(descriptor)
+                return self._archive(user, name)
             finally:
                 os.close(descriptor)
 
@@ -187,7 +205,8 @@ class FilesystemBackend(Backend):
     # What could not become a message
 
     def set_aside(self, user: str, data: bytes) -> str:
-        files.make_directories(self._layout.rejected(user), durable=self._durable)
+        with self._must_be_there():
+            files.make_directories(self._layout.rejected(user), below=self._layout.users, durable=self._durable)
         base = times.compact(time.time_ns())
         while True:
             name = names.first_free(base, lambda name: os.path.lexists(self._layout.set_aside(user, name)))
@@ -247,6 +266,11 @@ class FilesystemBackend(Backend):
             with self._locks.held(user, wait=True):
                 pass
 
+    def close(self) -> None:
+        if self._root is not None:
+            os.close(self._root)
+            self._root = None
+
     # Inside
 
     @contextmanager
@@ -256,6 +280,14 @@ class FilesystemBackend(Backend):
             self.fence().check()
             yield
 
+    @contextmanager
+    def _must_be_there(self) -> Iterator[None]:
+        """Never makes the journal's own folder anew: what is missing may lie on a disk that is to come back."""
+        try:
+            yield
+        except FileNotFoundError:
+            raise OSError(errno.ENODEV, "the journal's folder is gone", self._layout.users) from None
+
     @property
     def _durable(self) -> bool:
         return self._settings.fsync != "never"
@@ -263,19 +295,20 @@ class FilesystemBackend(Backend):
     def _make_folders(self, user: str) -> None:
         archived = self._layout.archived(user)
         if not os.path.isdir(archived):
-            # Whoever needs it durable calls `_sync_folders` in the end: here it may be somebody else who made them.
-            files.make_directories(archived, durable=False)
+            with self._must_be_there():
+                # Whoever needs it durable calls `_sync_folders` in the end: here it may be somebody else who made them.
+                files.make_directories(archived, below=self._layout.users, durable=False)
 
     def _sync_folders(self, user: str) -> None:
         """Makes durable where a user's conversations are, up to the folder of all users."""
         for folder in (self._layout.dialogs(user), self._layout.user(user), self._layout.users):
             sync_directory(folder)
 
-    def _was_given(self, user: str, contents: Contents, record: Record) -> bool:
+    def _was_given(self, user: str, contents: Contents, record: Record, *, wait: bool) -> bool:
         """Whether the conversation or the newest archive holds a record, and not just the beginning of it."""
         fingerprint = record.mark.fingerprint
         return (contents.has(fingerprint) and not contents.is_cut_off(record)) or self._index.was_archived(
-            user, fingerprint
+            user, fingerprint, wait=wait
         )
 
     def _open_current(self, user: str) -> int:
@@ -310,7 +343,8 @@ class FilesystemBackend(Backend):
         else:
             size = os.fstat(descriptor).st_size
             data = seam(os.pread(descriptor, len(RECORD_END), max(0, size - len(RECORD_END)))) + data
-        end = files.append_whole(descriptor, data)
+        with files.naming(self._layout.conversation(user, None)):
+            end = files.append_whole(descriptor, data)
         if contents.covered + len(data) == end:
             contents.add(fresh, data)
             return contents
@@ -321,8 +355,22 @@ class FilesystemBackend(Backend):
     def _reaches_threshold(self, contents: Contents, more: int = 0) -> bool:
         return 0 < self._settings.archive_at <= contents.count + more
 
-    def _archive(self, user: str, descriptor: int, name: str | None) -> str:
-        """Renames the running conversation, opened as `descriptor`, into an archive; the caller holds the lock."""
+    def _archive_by_itself(self, user: str, descriptor: int) -> str | None:
+        """Archives a conversation that is long enough, if that can be; the caller holds the lock.
+
+        The append that brought it there is stored either way, and must not be reported as failed: given once more, it
+        would be there twice. The next one tries again.
+        """
+        if self._durable:
+            self._syncs.sync(descriptor)
+        try:
+            return self._archive(user, None)
+        except (AlreadyExists, OSError) as error:
+            log.warning("user %r: the conversation is long enough to be archived, but cannot be: %s", user, error)
+            return None
+
+    def _archive(self, user: str, name: str | None) -> str:
+        """Renames the running conversation into an archive; the caller holds the lock, and has made it durable."""
 
         def is_taken(name: str) -> bool:
             return os.path.lexists(self._layout.conversation(user, name))
@@ -333,8 +381,6 @@ class FilesystemBackend(Backend):
             raise AlreadyExists(
                 f"user {user!r} has an archive {name!r} already; nothing is replaced, take another name"
             )
-        if self._durable:
-            self._syncs.sync(descriptor)
         os.rename(self._layout.conversation(user, None), self._layout.conversation(user, name))
         if self._durable:
             # First where it arrives: after a power failure it may have two names, but never none.
@@ -370,8 +416,12 @@ class FilesystemBackend(Backend):
             self._sync_folders(user)
 
     def _listed(self, folder: str) -> list[Archived]:
+        try:
+            entries = os.scandir(folder)
+        except FileNotFoundError:
+            return []
         found = []
-        for name in self._named(folder, names.archive_name, directories=False):
+        for name in self._named(entries, names.archive_name, directories=False):
             # Gone since: renamed, or (what was set aside) removed.
             with suppress(FileNotFoundError):
                 stat = files.stat_of(os.stat(f"{folder}/{names.archive_file(name)}"))
@@ -379,15 +429,14 @@ class FilesystemBackend(Backend):
         return found
 
     @staticmethod
-    def _named(folder: str, spelled: Callable[[str], str], *, directories: bool) -> Iterator[str]:
+    def _named(
+        entries: AbstractContextManager[Iterator[os.DirEntry[str]]], spelled: Callable[[str], str], *, directories: bool
+    ) -> Iterator[str]:
         """What the entries of a folder stand for; whatever else lies there is left alone."""
-        try:
-            entries = os.scandir(folder)
-        except FileNotFoundError:
-            return
-        with entries:
-            for entry in entries:
-                with suppress(InvalidName, NameTooLong):
+        with entries as opened:
+            for entry in opened:
+                # A link that leads nowhere, or in a circle, is no entry either.
+                with suppress(InvalidName, NameTooLong, OSError):
                     if entry.is_dir() == directories:
                         yield spelled(entry.name)
 

@@ -1,7 +1,8 @@
 """Files of the backend: reading them, and writing so that a file is there whole or not at all."""
 
 import os
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 
 from potofs.backends.base import Reader, Stat
 from potofs.backends.filesystem.layout import DIRECTORY_MODE, FILE_MODE
@@ -62,6 +63,17 @@ def append_whole(descriptor: int, data: bytes) -> int:
     return start + done
 
 
+@contextmanager
+def naming(path: str) -> Iterator[None]:
+    """Has the errors of what is done to a descriptor name its file, as those of what is done to a path do."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None:
+            error.filename = path
+        raise
+
+
 def write_again(path: str) -> None:
     """Writes the bytes that a file has over themselves, so that the next sync writes them all; raises OSError."""
     descriptor = os.open(path, os.O_RDWR)
@@ -81,7 +93,8 @@ def create_whole(path: str, data: bytes, *, mtime_ns: int | None = None, durable
     descriptor = os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_EXCL, FILE_MODE)
     try:
         try:
-            append_whole(descriptor, data)
+            with naming(path):
+                append_whole(descriptor, data)
             if mtime_ns is not None:
                 os.utime(descriptor, ns=(mtime_ns, mtime_ns))
             if durable:
@@ -96,13 +109,18 @@ def create_whole(path: str, data: bytes, *, mtime_ns: int | None = None, durable
         sync_directory(folder)
 
 
-def make_directories(path: str, *, durable: bool) -> None:
-    """Makes a directory and those above it, for their owner alone; raises OSError."""
+def make_directories(path: str, *, below: str | None = None, durable: bool) -> None:
+    """Makes a directory and those above it, for their owner alone, but none that is not `below` another.
+
+    Raises OSError.
+    """
     with suppress(FileExistsError):
         try:
             os.mkdir(path, DIRECTORY_MODE)
         except FileNotFoundError:
-            make_directories(os.path.dirname(path), durable=durable)
+            if os.path.dirname(path) == below:
+                raise
+            make_directories(os.path.dirname(path), below=below, durable=durable)
             os.mkdir(path, DIRECTORY_MODE)
         if durable:
             sync_directory(os.path.dirname(path))

@@ -10,9 +10,12 @@ from collections import OrderedDict
 from collections.abc import Callable
 
 from potofs.backends.base import RECORD_END, Fingerprint, Reader, Record, Scan, seam
+from potofs.errors import WouldBlock
 
 # Users whose conversations are remembered, those of the last appends (about 20 kB each).
 _USERS = 2048
+# How much is read while others wait for it (bytes); it takes a millisecond or so.
+_QUICKLY_READ = 1 << 14
 # How many of the bytes accounted for have to be where they were: enough to hold a timestamp.
 _SEEN = 512
 
@@ -105,19 +108,21 @@ class Index:
         self._guard = threading.Lock()
         self._users: OrderedDict[str, _User] = OrderedDict()
 
-    def current(self, user: str, descriptor: int) -> Contents:
-        """What the running conversation, opened as `descriptor`, holds now."""
+    def current(self, user: str, descriptor: int, *, wait: bool = True) -> Contents:
+        """What the running conversation, opened as `descriptor`, holds now; raises WouldBlock before a long read."""
         known = self._known(user)
-        conversation = os.fstat(descriptor).st_ino
+        found = os.fstat(descriptor)
+        conversation = found.st_ino
         contents = known.current
+        _refuse_long_read(user, found.st_size - (contents.covered if contents else 0), wait)
         if contents is None or contents.id != conversation or not contents.catch_up(descriptor):
             contents = Contents(conversation, self._scan)
             contents.catch_up(descriptor)
             known.current, known.previous_at = contents, None
         return contents
 
-    def was_archived(self, user: str, fingerprint: Fingerprint) -> bool:
-        """Whether the newest archive holds a message."""
+    def was_archived(self, user: str, fingerprint: Fingerprint, *, wait: bool = True) -> bool:
+        """Whether the newest archive holds a message; raises WouldBlock before a long read."""
         known = self._known(user)
         # Archives come from other servers too.
         changed = self._archives_changed(user)
@@ -126,6 +131,7 @@ class Index:
             known.previous = set()
             if newest is not None:
                 with newest:
+                    _refuse_long_read(user, newest.stat().size, wait)
                     known.previous.update(mark.fingerprint for mark in self._scan(newest.read_all()))
             known.previous_at = changed
         return fingerprint in known.previous
@@ -142,6 +148,11 @@ class Index:
             if len(self._users) > _USERS:
                 self._users.popitem(last=False)
             return known
+
+
+def _refuse_long_read(user: str, size: int, wait: bool) -> None:
+    if size > _QUICKLY_READ and not wait:
+        raise WouldBlock(f"user {user!r}: a long conversation has to be read first")
 
 
 def _read(descriptor: int, offset: int, size: int) -> bytes:

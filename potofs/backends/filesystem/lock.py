@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from potofs.backends.filesystem.layout import FILE_MODE
-from potofs.errors import DeadlineExceeded, LockContended
+from potofs.errors import DeadlineExceeded, WouldBlock
 
 # How often a lock that another process holds is tried again: soon at first, for appends are short (seconds).
 _FIRST_PAUSE = 0.0005
@@ -40,7 +40,7 @@ class UserLocks:
     def held(self, user: str, *, wait: bool) -> Iterator[None]:
         """Holds the lock of a user whose folder exists.
 
-        Raises LockContended at once if it may not wait, DeadlineExceeded if it waited too long.
+        Raises WouldBlock at once if it may not wait, DeadlineExceeded if it waited too long.
         """
         deadline = time.monotonic() + (self._timeout if wait else 0)
         with self._queued(user) as lock:
@@ -90,9 +90,9 @@ class UserLocks:
             else:
                 return True
 
-    def _given_up(self, user: str, wait: bool) -> LockContended | DeadlineExceeded:
+    def _given_up(self, user: str, wait: bool) -> WouldBlock | DeadlineExceeded:
         if not wait:
-            return LockContended(f"user {user!r}: another writer is at work")
+            return WouldBlock(f"user {user!r}: another writer is at work")
         return DeadlineExceeded(
             f"user {user!r}: another writer has held {self._path_of(user)} for {self._timeout:g} s (lockTimeoutMs); "
             "nothing was changed, try again"
