@@ -15,6 +15,7 @@ from potofs.config import Where
 from potofs.errors import AlreadyExists, NotFound, Unsupported
 from potofs.journal import admission, cleaning, listing, metadata, piping, reading
 from potofs.journal.appending import Appender
+from potofs.journal.exchange import Format, exporting, intake
 from potofs.journal.message import ChatMessage
 from potofs.journal.models import (
     ArchivedConversation,
@@ -203,6 +204,27 @@ class DialogueJournal:
             if write_log is not None:
                 write_log(cleaning.log_line(result))
         return result
+
+    # Export and import: the formats are described in `potofs.journal.exchange`
+
+    def export_conversation(self, user: User, format: Format) -> str:  # noqa: A002  (the document's name)
+        """The running conversation as a file's text, `json` or `csv`; raises ConfigError for another format."""
+        return "".join(self.export_pieces(user, format))
+
+    def export_pieces(self, user: User, format: Format, archive: str | None = None) -> Iterator[str]:  # noqa: A002
+        """The same piece by piece, for a conversation of any size, or for an archive: `exporting.export`."""
+        return exporting.export(self.backend, id_of(user), format, archive)
+
+    def import_conversation(self, user: User, data: str, format: Format) -> bool:  # noqa: A002
+        """Adds the messages of an exported file that the user does not have yet; whether there were any.
+
+        Raises InvalidMessage with line and column, and stores nothing, if anything in it is wrong.
+        """
+        return self.import_pieces(user, [data], format) > 0
+
+    def import_pieces(self, user: User, pieces: Iterable[bytes | str], format: Format) -> int:  # noqa: A002
+        """The same for a file of any size, as pieces of UTF-8 or text: `intake.take_in`. Returns how many were new."""
+        return intake.take_in(self.backend, id_of(user), pieces, format, lambda: self.ensure_user(user))
 
     def close(self) -> None:
         """Lets go of the backend."""
