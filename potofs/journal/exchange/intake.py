@@ -27,7 +27,8 @@ def take_in(
     All of it is read and checked first: if it is wrong anywhere, nothing of it is stored, and InvalidMessage names line
     and column. A user without a running conversation gets the new messages as one, as they are; otherwise they are
     appended to it, and then it may become an archive as after any append. 16 MiB are stored in one piece; if there is
-    more, an error of the backend may come in between two of them, and importing again goes on from there.
+    more, an error of the backend may come in between two of them, and importing again goes on from there. Two imports
+    at once may both store what is in their files more than once; everything else is stored once.
     """
     exchange.check(form)
     with Spool() as spool:
