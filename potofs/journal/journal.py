@@ -4,34 +4,55 @@ Synchronous and thread-safe. Source: the DialogueJournal interface of the design
 """
 
 import logging
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from typing import Self
 
-from potofs import config, names
-from potofs.backends.base import Appended, Backend, Record
+from potofs import config, names, times
+from potofs.backends.base import Appended, Backend, Capability, Record
 from potofs.backends.registry import open_backend
 from potofs.config import Where
-from potofs.errors import AlreadyExists, NotFound
-from potofs.journal import admission, metadata, piping, reading
+from potofs.errors import AlreadyExists, NotFound, Unsupported
+from potofs.journal import admission, cleaning, listing, metadata, piping, reading
 from potofs.journal.appending import Appender
+from potofs.journal.exchange import Format, exporting, intake
 from potofs.journal.message import ChatMessage
+from potofs.journal.models import (
+    ArchivedConversation,
+    CleanupOptions,
+    CleanupResult,
+    DialogueJournalStats,
+    User,
+    id_of,
+)
 from potofs.journal.reading import Damage
 from potofs.journal.summary import Summaries
 
 log = logging.getLogger(__name__)
 
+# What the configuration calls a backend, where its URL has another name for it.
+_NAMES = {"file": "filesystem"}
+_NAMELESS = "unknown"
+
 
 class DialogueJournal:
     """A journal on one backend. Close it, or use it as a context manager.
 
-    Whatever the backend's place refuses (a full disk, missing rights) comes through as OSError.
+    A user is a PotoUser or its id. Whatever the backend's place refuses (a full disk, missing rights) comes through as
+    OSError; every change raises Fenced while none is taken, and Unsupported is for what this backend cannot do.
     """
 
-    def __init__(self, backend: Backend) -> None:
+    def __init__(self, backend: Backend, where: Where | None = None) -> None:
         #: The bytes, for those who show them as they are.
         self.backend = backend
+        self._where = where or Where(_NAMELESS, "")
         self._summaries = Summaries(backend)
+        self._last_cleanup: str | None = None
+
+    @property
+    def capabilities(self) -> frozenset[Capability]:
+        """What this backend can do of what not every backend can."""
+        return self.backend.capabilities
 
     # Users
 
@@ -39,30 +60,31 @@ class DialogueJournal:
         """The ids of all users, in no order."""
         return self.backend.users()
 
-    def create_user(self, user: str) -> None:
+    def create_user(self, user: User) -> None:
         """Makes a user without conversations; raises AlreadyExists, InvalidName, NameTooLong."""
+        user = id_of(user)
         names.encode(user)  # Before the profile, which would call it a message's mistake.
         self.backend.create_user(user, metadata.new_profile(user))
 
-    def must_have_user(self, user: str) -> None:
+    def must_have_user(self, user: User) -> None:
         """Raises NotFound if there is no such user."""
-        if not self.backend.has_user(user):
-            raise NotFound(f"there is no user {user!r}")
+        if not self.backend.has_user(id_of(user)):
+            raise NotFound(f"there is no user {id_of(user)!r}")
 
-    def ensure_user(self, user: str) -> None:
+    def ensure_user(self, user: User) -> None:
         """Makes a user unless there is one."""
-        if not self.backend.has_user(user):
+        if not self.backend.has_user(id_of(user)):
             # Somebody else's first message may be quicker.
             with suppress(AlreadyExists):
                 self.create_user(user)
 
-    def user_metadata(self, user: str) -> bytes:
+    def user_metadata(self, user: User) -> bytes:
         """metadata.yaml of a user, figures and all; reckoned from the conversations where they are not known yet."""
-        return metadata.render(self.backend, self._summaries, user)
+        return metadata.render(self.backend, self._summaries, id_of(user))
 
     # Conversations
 
-    def get_conversation(self, user: str) -> list[ChatMessage]:
+    def get_conversation(self, user: User) -> list[ChatMessage]:
         """The messages of the running conversation; none if there is none.
 
         Damage in it is stepped over and logged; `read_conversation` returns it.
@@ -70,29 +92,29 @@ class DialogueJournal:
         found = []
         for entry in self.read_conversation(user):
             if isinstance(entry, Damage):
-                log.warning("user %r: damage at byte %d: %s", user, entry.offset, entry.reason)
+                log.warning("user %r: damage at byte %d: %s", id_of(user), entry.offset, entry.reason)
             else:
                 found.append(entry)
         return found
 
-    def read_conversation(self, user: str, archive: str | None = None) -> Iterator[ChatMessage | Damage]:
+    def read_conversation(self, user: User, archive: str | None = None) -> Iterator[ChatMessage | Damage]:
         """What the running conversation or an archive holds, in order: messages, and damage with its place.
 
         Raises NotFound for an archive that is not there.
         """
         return reading.read(self.read_bytes(user, archive))
 
-    def read_bytes(self, user: str, archive: str | None = None) -> bytes:
+    def read_bytes(self, user: User, archive: str | None = None) -> bytes:
         """The same as it is stored; empty if there is no running conversation."""
         try:
-            with self.backend.open(user, archive) as reader:
+            with self.backend.open(id_of(user), archive) as reader:
                 return reader.read_all()
         except NotFound:
             if archive is None:
                 return b""
             raise
 
-    def add_message(self, user: str, message: ChatMessage) -> None:
+    def add_message(self, user: User, message: ChatMessage) -> None:
         """Appends a message; stored when this returns. Raises InvalidMessage.
 
         Without a timestamp it gets the present time. With one, it is stored only once: giving it again, after an error
@@ -100,38 +122,109 @@ class DialogueJournal:
         """
         self.add_messages(user, [message])
 
-    def add_messages(self, user: str, messages: Iterable[ChatMessage]) -> None:
+    def add_messages(self, user: User, messages: Iterable[ChatMessage]) -> None:
         """Appends messages, all or none, with nobody else's between them; otherwise as `add_message`."""
         self.append(user, [admission.from_message(message) for message in messages])
 
-    def append(self, user: str, records: Sequence[Record], *, wait: bool = True) -> Appended:
+    def append(self, user: User, records: Sequence[Record], *, wait: bool = True) -> Appended:
         """Appends records, all or none; raises WouldBlock instead of waiting for another writer if told to."""
         self.ensure_user(user)
-        return self.backend.append(user, records, wait=wait)
+        return self.backend.append(id_of(user), records, wait=wait)
 
-    def append_pieces(self, user: str, pieces: Iterable[bytes]) -> None:
+    def append_pieces(self, user: User, pieces: Iterable[bytes]) -> None:
         """Appends a user's records as they come out of a pipe, up to the first mistake: `piping.append_pieces`."""
         piping.append_pieces(lambda records: self.append(user, records), pieces)
 
-    def appender(self, user: str) -> Appender:
+    def appender(self, user: User) -> Appender:
         """Takes a user's records as bytes, in any pieces."""
 
         def commit(records: Sequence[Record], *, wait: bool) -> Appended:
             return self.append(user, records, wait=wait)
 
         def set_aside(data: bytes) -> str:
-            name = self.backend.set_aside(user, data)
-            log.warning("user %r: %d bytes that are no message are kept in rejected/%s", user, len(data), name)
+            name = self.backend.set_aside(id_of(user), data)
+            log.warning("user %r: %d bytes that are no message are kept in rejected/%s", id_of(user), len(data), name)
             return name
 
         return Appender(commit, set_aside)
 
-    def archive_conversation(self, user: str, conversation_id: str | None = None, *, wait: bool = True) -> str:
+    def clear_conversation(self, user: User) -> None:
+        """Ends the running conversation; the next message begins a new one. Without a running one, does nothing.
+
+        Where there is archival it becomes an archive, called by the present time. Where there is none, as in memory,
+        its messages are forgotten.
+        """
+        with suppress(NotFound):
+            if Capability.ARCHIVAL in self.capabilities:
+                self.backend.archive(id_of(user))
+            else:
+                self.backend.clear(id_of(user))
+
+    # Archives: Unsupported where there is no archival
+
+    def archive_conversation(self, user: User, conversation_id: str | None = None, *, wait: bool = True) -> str:
         """Turns the running conversation into an archive, called by the present time unless it is given a name.
 
         Returns the name. Raises NotFound if there is none, AlreadyExists, InvalidName.
         """
-        return self.backend.archive(user, conversation_id, wait=wait)
+        return self.backend.archive(id_of(user), conversation_id, wait=wait)
+
+    def get_archived_conversations(self, user: User) -> list[ArchivedConversation]:
+        """The archives of a user, first archived first; their figures are remembered, not reckoned each time."""
+        if Capability.ARCHIVAL not in self.capabilities:
+            raise Unsupported("this backend has no archival: it cannot list archives")
+        return listing.archives(self.backend, self._summaries, id_of(user))
+
+    def restore_conversation(self, user: User, archive_id: str) -> str | None:
+        """Turns an archive into the running conversation; a running one becomes an archive first.
+
+        Returns the name of that one, called by the present time; None if there was none. Raises NotFound.
+        """
+        return self.backend.restore(id_of(user), archive_id)
+
+    # Figures and upkeep
+
+    def get_stats(self) -> DialogueJournalStats:
+        """The figures over all users; the last clean-up is that of this object."""
+        name = _NAMES.get(self._where.scheme, self._where.scheme)
+        return listing.stats(self.backend, name, self._last_cleanup)
+
+    def cleanup(
+        self, options: CleanupOptions | None = None, write_log: Callable[[bytes], object] | None = None
+    ) -> CleanupResult:
+        """Archives what is idle, compresses old archives, counts what is past a limit; deletes nothing.
+
+        By default with the configuration's defaults. What the backend cannot do is left out. The mistakes of one user
+        do not stop the others; they are counted, and logged. It may be stopped anywhere, and run twice at once.
+        `write_log` is given the line of cleanup.log, unless nothing was to be changed.
+        """
+        result = cleaning.clean(self.backend, options or CleanupOptions(), cleaning.limits_of(self._where))
+        if not result.dry_run:
+            self._last_cleanup = times.now()
+            if write_log is not None:
+                write_log(cleaning.log_line(result))
+        return result
+
+    # Export and import: the formats are described in `potofs.journal.exchange`
+
+    def export_conversation(self, user: User, format: Format) -> str:  # noqa: A002  (the document's name)
+        """The running conversation as a file's text, `json` or `csv`; raises ConfigError for another format."""
+        return "".join(self.export_pieces(user, format))
+
+    def export_pieces(self, user: User, format: Format, archive: str | None = None) -> Iterator[str]:  # noqa: A002
+        """The same piece by piece, for a conversation of any size, or for an archive: `exporting.export`."""
+        return exporting.export(self.backend, id_of(user), format, archive)
+
+    def import_conversation(self, user: User, data: str, format: Format) -> bool:  # noqa: A002
+        """Adds the messages of an exported file that the user does not have yet; whether there were any.
+
+        Raises InvalidMessage with line and column, and stores nothing, if anything in it is wrong.
+        """
+        return self.import_pieces(user, [data], format) > 0
+
+    def import_pieces(self, user: User, pieces: Iterable[bytes | str], format: Format) -> int:  # noqa: A002
+        """The same for a file of any size, as pieces of UTF-8 or text: `intake.take_in`. Returns how many were new."""
+        return intake.take_in(self.backend, id_of(user), pieces, format, lambda: self.ensure_user(user))
 
     def close(self) -> None:
         """Lets go of the backend."""
@@ -153,4 +246,4 @@ def open_journal(where: str | Where, *, create: bool = True) -> DialogueJournal:
         where = config.parse(where)
     backend = open_backend(where, reading.marks)
     backend.prepare(create=create)
-    return DialogueJournal(backend)
+    return DialogueJournal(backend, where)

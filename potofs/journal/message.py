@@ -1,16 +1,20 @@
 """What was said: one message of a conversation, as a frozen value that cannot be wrong."""
 
+import json
+from collections.abc import Mapping
 from hashlib import blake2b
-from typing import Any, Final
+from typing import Annotated, Any, Final, Literal, Self, get_args
 
 import msgspec
 
 from potofs import times
 from potofs.backends.base import Mark
 from potofs.errors import InvalidMessage
+from potofs.journal import jsontext
 
+Role = Literal["user", "assistant", "system", "tool"]
 #: Who can speak: the document's user and assistant, and the two that every chat application also has.
-ROLES: Final = ("user", "assistant", "system", "tool")
+ROLES: Final[tuple[str, ...]] = get_args(Role)
 
 _FIELDS = frozenset({"role", "content", "timestamp", "metadata"})
 
@@ -57,6 +61,53 @@ class ChatMessage(msgspec.Struct, frozen=True):
         if self.extra and not _FIELDS.isdisjoint(self.extra):
             # In a record the key would stand twice, and nobody could read it.
             raise InvalidMessage("extra is for other keys than role, content, timestamp and metadata")
+
+    def to_items(self) -> dict[str, Any]:
+        """The document's form as one mapping: the four keys that are there, then the others."""
+        items: dict[str, Any] = {"role": self.role, "content": self.content}
+        if self.timestamp:
+            items["timestamp"] = self.timestamp
+        if self.metadata is not None:
+            items["metadata"] = self.metadata
+        return {**items, **self.extra}
+
+    @classmethod
+    def from_items(cls, items: Mapping[str, Any]) -> Self:
+        """The message of such a mapping; raises InvalidMessage."""
+        for key in ("role", "content"):
+            if key not in items:
+                raise InvalidMessage(f"the key {key} is missing")
+        extra = {key: value for key, value in items.items() if key not in _FIELDS}
+        return cls(items["role"], items["content"], items.get("timestamp", ""), items.get("metadata"), extra)
+
+    def to_json(self) -> str:
+        """The document's form on one line; what JSON itself does not have is written as in `jsontext`."""
+        return jsontext.dumps(self.to_items())
+
+    @classmethod
+    def from_json(cls, text: str) -> Self:
+        """The message of such a text; raises InvalidMessage."""
+        try:
+            items = jsontext.loads(text)
+        except json.JSONDecodeError as error:
+            raise InvalidMessage(error.msg, line=error.lineno, column=error.colno) from None
+        if not isinstance(items, dict):
+            raise InvalidMessage("a message has to be an object")
+        return cls.from_items(items)
+
+    @classmethod
+    def json_schema(cls) -> dict[str, Any]:
+        """The JSON Schema of the document's form."""
+        return msgspec.json.schema(Annotated[_Form, msgspec.Meta(title=cls.__name__)])
+
+
+class _Form(msgspec.Struct):
+    """What a message looks like as JSON: beside these four, it may have any key."""
+
+    role: Role
+    content: str
+    timestamp: str = ""
+    metadata: dict[str, Any] | None = None
 
 
 def mark(message: ChatMessage) -> Mark:

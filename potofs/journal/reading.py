@@ -81,17 +81,20 @@ def read(data: bytes, base: int = 0) -> Iterator[ChatMessage | Damage]:
     `base` is the offset of `data` in the conversation. An unterminated end counts as a message if it ends in a
     newline and has everything that a message needs.
     """
-    for document in documents(data):
-        try:
-            message = parse(data[document.start : document.end])
-            if not message.timestamp:
-                raise InvalidMessage("the key timestamp is missing")
-            if not document.terminated and data[-1:] not in b"\r\n":
-                raise InvalidMessage("the end is missing: no newline, no ---")
-        except InvalidMessage as error:
-            yield _damage(document, base, str(error))
-        else:
-            yield message
+    return (entry(data, document, base) for document in documents(data))
+
+
+def entry(data: bytes, document: Document, base: int = 0) -> ChatMessage | Damage:
+    """What one document of a conversation's bytes is; for the rest as `read`."""
+    try:
+        message = parse(data[document.start : document.end])
+        if not message.timestamp:
+            raise InvalidMessage("the key timestamp is missing")
+        if not document.terminated and data[-1:] not in b"\r\n":
+            raise InvalidMessage("the end is missing: no newline, no ---")
+    except InvalidMessage as error:
+        return _damage(document, base, str(error))
+    return message
 
 
 def messages(data: bytes) -> Iterator[ChatMessage]:

@@ -120,6 +120,11 @@ class Summaries:
                 continue
         return total
 
+    def of_conversation(self, user: str, archive: str | None) -> Summary:
+        """The figures over one conversation; raises NotFound."""
+        with self._backend.open(user, archive) as reader:
+            return self._of_conversation(reader)
+
     def _archives(self, user: str) -> Iterator[str]:
         yield from (archive.name for archive in self._backend.archives(user))
 

@@ -1,0 +1,129 @@
+"""Cleaning up: idle conversations are archived, old archives compressed, what is past a limit counted.
+
+Nothing is ever deleted. Each step is one operation of the backend that is whole or not done at all, so that a clean-up
+may be stopped anywhere, and two of them may run at once: what the other was quicker to do is stepped over.
+"""
+
+import logging
+import time
+from collections.abc import Callable
+from contextlib import suppress
+
+import msgspec
+
+from potofs import times
+from potofs.backends.base import Archived, Backend, Capability
+from potofs.config import ArchivingSettings, Where
+from potofs.errors import AlreadyExists, Fenced, NotFound, PotofsError
+from potofs.journal import listing
+from potofs.journal.models import CleanupOptions, CleanupResult
+
+log = logging.getLogger(__name__)
+
+_HOUR = 3600 * 10**9
+_DAY = 24 * _HOUR
+
+
+class Limits(msgspec.Struct, frozen=True, rename="camel"):
+    """From when on conversations are due to be looked at by somebody; settings of the backend. 0: never."""
+
+    retention_days: int = ArchivingSettings().retention_days
+    max_conversations_per_user: int = ArchivingSettings().max_conversations_per_user
+
+
+def limits_of(where: Where) -> Limits:
+    """The limits that a backend was opened with, which has checked them."""
+    return msgspec.convert(where.options, Limits, strict=False)
+
+
+class _Counts:
+    """What was done so far."""
+
+    def __init__(self) -> None:
+        self.users = self.archived = self.compressed = self.bytes_saved = 0
+        self.due_by_retention = self.due_by_count = self.errors = 0
+
+
+def clean(
+    backend: Backend,
+    options: CleanupOptions,
+    limits: Limits,
+    clock: Callable[[], int] = time.time_ns,
+) -> CleanupResult:
+    """Cleans up, one user after the other; the mistakes of one do not stop the others.
+
+    Raises Fenced as soon as no change is taken any more. `clock` tells the time (nanoseconds since 1970).
+    """
+    counts, began = _Counts(), clock()
+    if not options.dry_run:
+        backend.fence().check()
+    for user in backend.users():
+        counts.users += 1
+        try:
+            _clean_user(backend, user, options, limits, clock(), counts)
+        except Fenced:
+            raise
+        except (PotofsError, OSError) as error:
+            counts.errors += 1
+            log.warning("clean-up of user %r: %s", user, error)
+    return CleanupResult(
+        started_at=times.iso(began),
+        duration_ms=max(0, clock() - began) // 10**6,
+        dry_run=options.dry_run,
+        **vars(counts),
+    )
+
+
+def _clean_user(
+    backend: Backend, user: str, options: CleanupOptions, limits: Limits, now: int, counts: _Counts
+) -> None:
+    running = _archive_idle(backend, user, options, now, counts)
+    archives = backend.archives(user)
+    if Capability.COMPRESSION in backend.capabilities:
+        for archive in archives:
+            if _is_past(listing.archived_ns(archive), options.max_age_hours * _HOUR, now):
+                _compress(backend, user, archive, options, counts)
+    counts.due_by_retention += sum(
+        _is_past(listing.archived_ns(archive), limits.retention_days * _DAY, now) for archive in archives
+    )
+    if limits.max_conversations_per_user:
+        counts.due_by_count += max(0, len(archives) + running - limits.max_conversations_per_user)
+
+
+def _archive_idle(backend: Backend, user: str, options: CleanupOptions, now: int, counts: _Counts) -> bool:
+    """Archives a conversation that is idle; whether there is a running one that `archives` will not list."""
+    # Gone, or its name taken, between two calls: another server was quicker.
+    with suppress(NotFound, AlreadyExists):
+        idle_since = backend.stat(user).mtime_ns
+        if Capability.ARCHIVAL not in backend.capabilities:
+            return True
+        if not _is_past(idle_since, options.max_inactive_hours * _HOUR, now):
+            return True
+        if options.dry_run:
+            counts.archived += 1
+            return True
+        backend.archive(user)
+        counts.archived += 1
+    return False
+
+
+def _compress(backend: Backend, user: str, archive: Archived, options: CleanupOptions, counts: _Counts) -> None:
+    if archive.stored_size < archive.stat.size:
+        return  # It is already.
+    if options.dry_run:
+        counts.compressed += 1
+        return
+    with suppress(NotFound, AlreadyExists):
+        saved = backend.compress(user, archive.name)
+        counts.compressed += saved > 0
+        counts.bytes_saved += saved
+
+
+def _is_past(moment_ns: int, age_ns: float, now: int) -> bool:
+    """Whether something is older than an age; an age of 0 is never reached."""
+    return 0 < age_ns < now - moment_ns
+
+
+def log_line(result: CleanupResult) -> bytes:
+    """The line of cleanup.log about a clean-up: its JSON."""
+    return result.to_json().encode() + b"\n"
