@@ -67,3 +67,7 @@ class LockContended(PotofsError):
 
 class DeadlineExceeded(PotofsError):
     """The backend did not answer in time. Trying again cannot store a message twice."""
+
+
+class Unreachable(PotofsError):
+    """The backend's server is down, or takes no commands at present. Trying again cannot store a message twice."""

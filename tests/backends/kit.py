@@ -7,10 +7,12 @@ from pathlib import Path
 
 from potofs.backends.base import RECORD_END, Backend, Record
 from potofs.backends.filesystem.backend import FilesystemBackend
+from potofs.backends.redis.backend import RedisBackend
 from potofs.config import Where
 from potofs.errors import NotFound
 from potofs.journal import admission, reading
 from potofs.journal.message import ChatMessage
+from tests import redis_servers
 
 #: Opens a backend at a place; settings by the configuration file's names.
 Opener = Callable[..., Backend]
@@ -22,8 +24,16 @@ def open_filesystem(place: Path, **options: str) -> FilesystemBackend:
     return backend
 
 
+def open_redis(place: Path, *, fsync: str = "", **options: str) -> RedisBackend:
+    """On the shared server, under a prefix of its own; durability (`fsync`) is the server's there."""
+    prefix = {"keyPrefix": f"{place}:"}
+    backend = RedisBackend(Where("redis", redis_servers.shared().place, prefix | options), reading.marks)
+    backend.prepare(create=True)
+    return backend
+
+
 #: Every backend that has to behave alike.
-OPENERS: dict[str, Callable[..., Backend]] = {"filesystem": open_filesystem}
+OPENERS: dict[str, Callable[..., Backend]] = {"filesystem": open_filesystem, "redis": open_redis}
 
 
 def opener(name: str, place: Path) -> Opener:
