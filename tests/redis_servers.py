@@ -1,15 +1,19 @@
 """Redis servers of the tests' own: on a free port of 127.0.0.1, in a folder of their own, gone in the end."""
 
 import atexit
+import select
 import shutil
 import signal
 import socket
 import subprocess
 import tempfile
+import threading
 import time
+from collections.abc import Callable
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import redis
 
@@ -103,3 +107,100 @@ def shared() -> Server:
 
     atexit.register(end)
     return server
+
+
+class _Fate:
+    """What befalls the next pieces that have some bytes in them."""
+
+    def __init__(self, part: bytes, times: int, then: Callable[[], object] = lambda: None) -> None:
+        self._part = part
+        self._times = times
+        self._then = then
+
+    def meets(self, data: bytes) -> bool:
+        if not self._times or self._part not in data:
+            return False
+        self._times -= 1
+        self._then()
+        return True
+
+
+class Proxy:
+    """A way to a server on which things get lost; one thread for each connection."""
+
+    def __init__(self, server: Server) -> None:
+        self._server = server
+        self._listening = socket.create_server(("127.0.0.1", 0))
+        self._threads: list[threading.Thread] = []
+        self._sockets: list[socket.socket] = []
+        self._losing = _Fate(b"", 0)
+        self._delaying = _Fate(b"", 0)
+        #: How often something was lost.
+        self.lost = 0
+        self._delayed: list[bytes] = []
+        self._start(self._accept)
+
+    @property
+    def place(self) -> str:
+        return f"127.0.0.1:{self._listening.getsockname()[1]}/0"
+
+    def lose(self, part: bytes, *, times: int, then: Callable[[], object] = lambda: None) -> None:
+        """The next answers with these bytes in them are lost, and each connection with its answer; `then` is called."""
+        self._losing = _Fate(part, times, then)
+
+    def delay(self, part: bytes, *, times: int) -> None:
+        """The next commands with these bytes in them arrive when they are delivered; their connections are lost."""
+        self._delaying = _Fate(part, times)
+
+    def deliver(self) -> list[bytes]:
+        """Brings the server the commands that were delayed, and returns its answers."""
+        answers = []
+        for command in self._delayed:
+            with socket.create_connection(("127.0.0.1", self._server.port)) as upstream:
+                upstream.settimeout(PATIENCE)
+                upstream.sendall(command)
+                answers.append(upstream.recv(1 << 16))
+        self._delayed = []
+        return answers
+
+    def close(self) -> None:
+        for one in [self._listening, *self._sockets]:
+            with suppress(OSError):
+                one.shutdown(socket.SHUT_RDWR)
+            one.close()
+        for thread in self._threads:
+            thread.join(PATIENCE)
+            assert not thread.is_alive()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _start(self, target: Callable[..., None], *arguments: socket.socket) -> None:
+        self._threads.append(threading.Thread(target=target, args=arguments))
+        self._threads[-1].start()
+
+    def _accept(self) -> None:
+        with suppress(OSError):
+            while True:
+                client, _ = self._listening.accept()
+                upstream = socket.create_connection(("127.0.0.1", self._server.port))
+                self._sockets += (client, upstream)
+                self._start(self._pass_on, client, upstream)
+
+    def _pass_on(self, client: socket.socket, upstream: socket.socket) -> None:
+        with client, upstream, suppress(OSError):
+            while True:
+                for one in select.select([client, upstream], [], [])[0]:
+                    data = one.recv(1 << 20)
+                    if not data:
+                        return
+                    fate = self._delaying if one is client else self._losing
+                    if fate.meets(data):
+                        self.lost += 1
+                        if one is client:
+                            self._delayed.append(data)
+                        return
+                    (upstream if one is client else client).sendall(data)
