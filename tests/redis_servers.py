@@ -35,7 +35,13 @@ class Server:
     def __init__(self, folder: Path, port: int | None = None, **options: str) -> None:
         self.folder = folder
         self.port = port or free_port()
-        settings = {"appendonly": "yes", "save": "", "bind": "127.0.0.1", "dir": str(folder), "daemonize": "no"}
+        settings = {
+            "appendonly": "yes",
+            "save": "",
+            "bind": "127.0.0.1",
+            "dir": str(folder),
+            "repl-diskless-sync-delay": "0",
+        }
         self._settings = {**settings, **options}
         self._process: subprocess.Popen[bytes] | None = None
         folder.mkdir(parents=True, exist_ok=True)
@@ -49,7 +55,11 @@ class Server:
             self._process = subprocess.Popen(
                 [*self.program(), "--port", str(self.port), *arguments], stdout=log, stderr=log
             )
-        self.wait_until_ready()
+        try:
+            self.wait_until_ready()
+        except BaseException:
+            self.kill()
+            raise
 
     def program(self) -> list[str]:
         """What is run, before its options."""
@@ -63,6 +73,8 @@ class Server:
             try:
                 with self.client() as client:
                     client.ping()
+                return
+            except redis.AuthenticationError:
                 return
             except redis.RedisError:
                 assert self._process.poll() is None, (self.folder / "log").read_text()

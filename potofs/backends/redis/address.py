@@ -33,8 +33,8 @@ def address(where: Where, settings: RedisSettings) -> Address:
     """What a place means; raises ConfigError with the form that it should have."""
     transport, _, kind = where.scheme.partition("+")
     if kind == "unix":
-        credentials, _, path = where.place.rpartition("@/") if not where.place.startswith("/") else ("", "", "")
-        socket = f"/{path}" if path else where.place
+        credentials, at, path = where.place.rpartition("@/")
+        socket = f"/{path}" if at else where.place
         if not socket.startswith("/"):
             raise ConfigError(f"{where}: a socket is written redis+unix:///run/redis/redis.sock")
         return Address("server", [], socket, settings.db, "", *_credentials(credentials), tls=False)

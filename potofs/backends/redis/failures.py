@@ -34,7 +34,8 @@ def translated(error: theirs.RedisError, server: str, timeout: float) -> PotofsE
     reason = str(error).partition("\n")[0]
     if isinstance(error, theirs.TimeoutError):
         return DeadlineExceeded(f"{server} did not answer within {timeout:g} s")
-    if isinstance(error, _REFUSED):
+    # A long command without a password is refused as it is read, by another error.
+    if isinstance(error, _REFUSED) or "unauthenticated" in reason:
         return Unreachable(f"{server} refuses the user or the password of the URL: {reason}")
     if isinstance(error, theirs.NoPermissionError):
         return PermissionError(errno.EACCES, f"{server} does not let its user do this: {reason}")
