@@ -30,9 +30,9 @@ def free_port() -> int:
 
 
 class Server:
-    """A redis-server with its data in a folder; `options` as on its command line, without the dashes."""
+    """A redis-server with its data in a folder; `options` as in redis.conf."""
 
-    def __init__(self, folder: Path, port: int | None = None, **options: str) -> None:
+    def __init__(self, folder: Path, port: int | None = None, /, **options: str) -> None:
         self.folder = folder
         self.port = port or free_port()
         settings = {

@@ -27,7 +27,7 @@ def server_with(tmp_path: Path) -> Iterator[Callable[..., Server]]:
     servers: list[Server] = []
 
     def server_with(**options: str) -> Server:
-        servers.append(Server(tmp_path / f"redis{len(servers)}", **options))
+        servers.append(Server(tmp_path / f"redis{len(servers)}", None, **options))
         return servers[-1]
 
     yield server_with
@@ -111,9 +111,8 @@ def test_a_killed_server_has_everything_that_was_acknowledged(
         server.start()
         totals = backend.totals()
         assert (totals.messages, totals.archives, totals.conversations) == (total, total // 7, 1 if total % 7 else 0)
-        kept = b"".join(
-            stored(backend, "mia", one.name) for one in sorted(backend.archives("mia"), key=lambda one: one.stat.id)
-        )
+        archives = sorted(backend.archives("mia"), key=lambda one: one.stat.id)
+        kept = b"".join(stored(backend, "mia", one.name) for one in archives)
         current = stored(backend, "mia") if total % 7 else b""
         assert kept + current == joined(records(0, total))
         # What is a second try is known still.
