@@ -13,7 +13,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import redis
 
@@ -35,14 +35,7 @@ class Server:
     def __init__(self, folder: Path, port: int | None = None, /, **options: str) -> None:
         self.folder = folder
         self.port = port or free_port()
-        settings = {
-            "appendonly": "yes",
-            "save": "",
-            "bind": "127.0.0.1",
-            "dir": str(folder),
-            "repl-diskless-sync-delay": "0",
-        }
-        self._settings = {**settings, **options}
+        self._settings = self.settings() | options
         self._process: subprocess.Popen[bytes] | None = None
         folder.mkdir(parents=True, exist_ok=True)
         self.start()
@@ -60,6 +53,17 @@ class Server:
         except BaseException:
             self.kill()
             raise
+
+    def settings(self) -> dict[str, str]:
+        """What it is told besides its options."""
+        return {
+            "bind": "127.0.0.1",
+            "dir": str(self.folder),
+            "appendonly": "yes",
+            "save": "",
+            # A replica does not wait for others that might want the same.
+            "repl-diskless-sync-delay": "0",
+        }
 
     def program(self) -> list[str]:
         """What is run, before its options."""
@@ -105,20 +109,6 @@ class Server:
             self._process.kill()
             self._process.wait(PATIENCE)
             self._process = None
-
-
-@cache
-def shared() -> Server:
-    """One server for all tests that need none of their own; each keeps to a prefix of its own."""
-    folder = Path(tempfile.mkdtemp(prefix="potofs-redis-"))
-    server = Server(folder)
-
-    def end() -> None:
-        server.kill()
-        shutil.rmtree(folder)
-
-    atexit.register(end)
-    return server
 
 
 class _Fate:
@@ -216,3 +206,125 @@ class Proxy:
                             self._delayed.append(data)
                         return
                     (upstream if one is client else client).sendall(data)
+
+
+class Cluster:
+    """Masters that share all slots, each with as many replicas."""
+
+    def __init__(self, folder: Path, masters: int = 3, replicas: int = 0) -> None:
+        self.nodes: list[Server] = []
+        try:
+            for number in range(masters * (1 + replicas)):
+                bus = free_port()
+                options = {"cluster-enabled": "yes", "cluster-port": str(bus), "cluster-node-timeout": "1000"}
+                self.nodes.append(Server(folder / str(number), None, **options))
+                with self.nodes[0].client() as first:
+                    first.execute_command("CLUSTER", "MEET", "127.0.0.1", self.nodes[-1].port, bus)
+            for number, node in enumerate(self.nodes[:masters]):
+                with node.client() as client:
+                    slots = (16384 * number // masters, 16384 * (number + 1) // masters - 1)
+                    client.execute_command("CLUSTER", "ADDSLOTSRANGE", *slots)
+            self._wait_until(f"cluster_known_nodes:{len(self.nodes)}")
+            for number, node in enumerate(self.nodes[masters:]):
+                with self.nodes[number % masters].client() as master, node.client() as client:
+                    client.execute_command("CLUSTER", "REPLICATE", master.execute_command("CLUSTER", "MYID"))
+            self._wait_until("cluster_state:ok")
+            for node in self.nodes[masters:]:
+                wait_until(node, lambda client: client.info("replication")["master_link_status"] == "up")
+        except BaseException:
+            self.kill()
+            raise
+
+    def _wait_until(self, line: str) -> None:
+        """Returns once every node says this of the cluster."""
+        for node in self.nodes:
+            wait_until(node, lambda client: line in client.execute_command("CLUSTER", "INFO").decode().splitlines())
+
+    @property
+    def place(self) -> str:
+        return ",".join(f"127.0.0.1:{node.port}" for node in self.nodes)
+
+    def kill(self) -> None:
+        for node in self.nodes:
+            node.kill()
+
+
+class Watched:
+    """A master, a replica, and a sentinel that puts one in the other's place."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.servers = [Server(folder / "first")]
+        try:
+            self.servers.append(Server(folder / "second", None, replicaof=f"127.0.0.1 {self.servers[0].port}"))
+            wait_until(self.servers[1], lambda client: client.info("replication")["master_link_status"] == "up")
+            self.sentinel = _Sentinel(folder / "sentinel", self.servers[0].port)
+            self.servers.append(self.sentinel)
+            wait_until(self.sentinel, lambda client: client.sentinel_slaves("mymaster"))
+        except BaseException:
+            self.kill()
+            raise
+
+    @property
+    def place(self) -> str:
+        return f"127.0.0.1:{self.sentinel.port}/mymaster/0"
+
+    def kill(self) -> None:
+        for server in reversed(self.servers):
+            server.kill()
+
+
+class _Sentinel(Server):
+    def __init__(self, folder: Path, watched: int) -> None:
+        folder.mkdir(parents=True)
+        (folder / "sentinel.conf").write_text(
+            f"sentinel monitor mymaster 127.0.0.1 {watched} 1\n"
+            "sentinel down-after-milliseconds mymaster 300\n"
+            "sentinel failover-timeout mymaster 2000\n"
+        )
+        super().__init__(folder)
+
+    def program(self) -> list[str]:
+        return ["redis-server", str(self.folder / "sentinel.conf"), "--sentinel"]
+
+    def settings(self) -> dict[str, str]:
+        return {"bind": "127.0.0.1", "dir": str(self.folder)}
+
+
+def wait_until(server: Server, holds: Callable[[Any], object]) -> None:
+    """Returns once something holds of a server, asked with a client of it; fails if that takes too long."""
+    deadline = time.monotonic() + PATIENCE
+    with server.client() as client:
+        while not holds(client):
+            assert time.monotonic() < deadline, (server.folder / "log").read_text()
+            time.sleep(0.01)
+
+
+Servers = TypeVar("Servers", Server, Cluster, Watched)
+
+
+def _kept_to_the_end(make: Callable[[Path], Servers]) -> Servers:
+    folder = Path(tempfile.mkdtemp(prefix="potofs-redis-"))
+    atexit.register(shutil.rmtree, folder)
+    servers = make(folder)
+    # Before the folder goes: what is registered last is called first.
+    atexit.register(servers.kill)
+    return servers
+
+
+@cache
+def shared() -> Server:
+    """One server for all tests that need none of their own; each keeps to a prefix of its own."""
+    return _kept_to_the_end(Server)
+
+
+@cache
+def shared_cluster() -> Cluster:
+    """The same: three masters."""
+    return _kept_to_the_end(Cluster)
+
+
+@cache
+def shared_watched() -> Watched:
+    """The same: what a sentinel watches."""
+    return _kept_to_the_end(Watched)

@@ -24,16 +24,34 @@ def open_filesystem(place: Path, **options: str) -> FilesystemBackend:
     return backend
 
 
-def open_redis(place: Path, *, fsync: str = "", **options: str) -> RedisBackend:
-    """On the shared server, under a prefix of its own; durability (`fsync`) is the server's there."""
-    prefix = {"keyPrefix": f"{place}:"}
-    backend = RedisBackend(Where("redis", redis_servers.shared().place, prefix | options), reading.marks)
+def open_redis(place: Path, **options: str) -> RedisBackend:
+    """On the shared server, under a prefix of its own."""
+    return _open_redis("redis", redis_servers.shared().place, place, options)
+
+
+def open_redis_cluster(place: Path, **options: str) -> RedisBackend:
+    return _open_redis("redis+cluster", redis_servers.shared_cluster().place, place, options)
+
+
+def open_redis_sentinel(place: Path, **options: str) -> RedisBackend:
+    return _open_redis("redis+sentinel", redis_servers.shared_watched().place, place, options)
+
+
+def _open_redis(scheme: str, servers: str, place: Path, options: dict[str, str]) -> RedisBackend:
+    # Durability is the server's.
+    options = {"keyPrefix": f"{place}:"} | {name: value for name, value in options.items() if name != "fsync"}
+    backend = RedisBackend(Where(scheme, servers, options), reading.marks)
     backend.prepare(create=True)
     return backend
 
 
 #: Every backend that has to behave alike.
-OPENERS: dict[str, Callable[..., Backend]] = {"filesystem": open_filesystem, "redis": open_redis}
+OPENERS: dict[str, Callable[..., Backend]] = {
+    "filesystem": open_filesystem,
+    "redis": open_redis,
+    "redis-cluster": open_redis_cluster,
+    "redis-sentinel": open_redis_sentinel,
+}
 
 
 def opener(name: str, place: Path) -> Opener:
