@@ -26,19 +26,12 @@ def open_filesystem(place: Path, **options: str) -> FilesystemBackend:
 
 def open_redis(place: Path, **options: str) -> RedisBackend:
     """On the shared server, under a prefix of its own."""
-    return _open_redis("redis", redis_servers.shared().place, place, options)
+    return open_redis_at("redis", redis_servers.shared().place, place, **options)
 
 
-def open_redis_cluster(place: Path, **options: str) -> RedisBackend:
-    return _open_redis("redis+cluster", redis_servers.shared_cluster().place, place, options)
-
-
-def open_redis_sentinel(place: Path, **options: str) -> RedisBackend:
-    return _open_redis("redis+sentinel", redis_servers.shared_watched().place, place, options)
-
-
-def _open_redis(scheme: str, servers: str, place: Path, options: dict[str, str]) -> RedisBackend:
-    # Durability is the server's.
+def open_redis_at(scheme: str, servers: str, place: Path, **options: str) -> RedisBackend:
+    """On other servers."""
+    # Durability is theirs.
     options = {"keyPrefix": f"{place}:"} | {name: value for name, value in options.items() if name != "fsync"}
     backend = RedisBackend(Where(scheme, servers, options), reading.marks)
     backend.prepare(create=True)
@@ -49,8 +42,6 @@ def _open_redis(scheme: str, servers: str, place: Path, options: dict[str, str])
 OPENERS: dict[str, Callable[..., Backend]] = {
     "filesystem": open_filesystem,
     "redis": open_redis,
-    "redis-cluster": open_redis_cluster,
-    "redis-sentinel": open_redis_sentinel,
 }
 
 
