@@ -226,9 +226,11 @@ def test_a_frozen_journal_takes_no_change_and_is_read(tmp_path: Path) -> None:
         lambda backend: backend.set_times("mia", None, 1),
         lambda backend: backend.create_user("noah", b""),
     ]
+    before = keys_of(tmp_path)
     for change in changes:
         with pytest.raises(Fenced, match="file:///var/lib/poto"):
             change(servers[0])
+    assert keys_of(tmp_path) == before
     assert stored(servers[0], "mia", "one") + stored(servers[0], "mia") == joined(records(0, 2))
     servers[1].set_fence(Fence("open", 4))
     assert servers[0].append("mia", records(2, 3)).stored == 1

@@ -94,6 +94,19 @@ def test_a_server_that_is_down_is_unreachable_and_found_again_when_it_is_up(
     assert stored(backend, "mia") == joined(records(0, 2))
 
 
+@pytest.mark.parametrize(
+    ("scheme", "place"), [("redis+cluster", "127.0.0.1:{}"), ("redis+sentinel", "127.0.0.1:{}/mymaster/0")]
+)
+def test_a_cluster_or_a_sentinel_that_is_down_is_waited_for_until_the_deadline(scheme: str, place: str) -> None:
+    where = Where(scheme, place.format(redis_servers.free_port()), {"timeoutMs": "300"})
+    backend = RedisBackend(where, reading.marks)
+    begun = time.monotonic()
+    with pytest.raises(Unreachable, match="cannot be reached"):
+        backend.prepare(create=True)
+    assert 0.15 < time.monotonic() - begun < 3
+    backend.close()
+
+
 @pytest.mark.parametrize("appendfsync", ["always", "everysec"])
 def test_a_killed_server_has_everything_that_was_acknowledged(
     server_with: Callable[..., Server], on: Callable[..., RedisBackend], appendfsync: str

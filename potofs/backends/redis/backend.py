@@ -6,10 +6,8 @@ bytes are read, `connection.py` how servers are reached and what happens when th
 Durability is the server's: what it has acknowledged is as safe as its `appendfsync`, and its replicas, make it.
 """
 
-import errno
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
 
 import msgspec
 
@@ -39,13 +37,24 @@ from potofs.backends.redis.reading import (
     read_bytes,
     running_stat,
 )
+from potofs.backends.redis.wording import (
+    explained,
+    named,
+    not_found,
+    nothing_aside,
+    spelled,
+    taken,
+    too_large,
+)
 from potofs.config import RedisSettings, Where
-from potofs.errors import AlreadyExists, ConfigError, NotFound
+from potofs.errors import AlreadyExists, ConfigError, Fenced, NotFound, Unreachable
 
 _BLOCK = 4096
 _FORMAT = 1
 # Bytes that go to a server in one command.
 _PIECE = 4 << 20
+# What a string in Redis can hold (bytes).
+_LARGEST = 512 << 20
 # Shards whose users are asked for together, and how many users an answer has about.
 _SHARDS_AT_ONCE = 32
 _USERS_AT_ONCE = 500
@@ -108,7 +117,7 @@ class RedisBackend(Backend):
         return bool(self._link.command("SISMEMBER", self._keys.users(shard_of_user(user)), name))
 
     def create_user(self, user: str, profile: bytes) -> None:
-        with _explained(exists=lambda: AlreadyExists(f"user {user!r} exists already")):
+        with explained(exists=lambda: AlreadyExists(f"user {user!r} exists already")):
             self._changes.do("create_user", user, lambda _: ((), (profile,)))
 
     def user_changed(self, user: str) -> int:
@@ -124,15 +133,15 @@ class RedisBackend(Backend):
         if archive is None:
             found = running_stat(self._link.command("HMGET", self._keys.user(user), *RUNNING))
         else:
-            entry = self._link.command("HGET", self._keys.archives(user), _spelled(archive))
+            entry = self._link.command("HGET", self._keys.archives(user), spelled(archive))
             found = Entry.parse(entry).stat if entry else None
         if found is None:
-            raise _not_found(user, archive)
+            raise not_found(user, archive)
         return found
 
     def open(self, user: str, archive: str | None = None) -> Reader:
         stat = self.stat(user, archive)
-        return ConversationReader(self._link, self._keys, user, archive and _spelled(archive), stat)
+        return ConversationReader(self._link, self._keys, user, archive and spelled(archive), stat)
 
     def append(self, user: str, records: Sequence[Record], *, wait: bool = True) -> Appended:
         shard = shard_of_user(user)
@@ -162,21 +171,21 @@ class RedisBackend(Backend):
                 *given,
             )
 
-        with _explained(full=lambda: _too_large(user)):
+        with explained(full=lambda: too_large(user)):
             answer = self._changes.do("append", user, wanted)
         stored, current, newest, new, archived_as = answer.split("\n")
         fresh_number = number(int(new), shard) if new else 0 if current else self._changes.seen(user).new
         self._changes.note(user, Seen(int(current or 0), int(newest or 0), fresh_number))
-        return Appended(int(stored), _named(archived_as) if archived_as else None)
+        return Appended(int(stored), named(archived_as) if archived_as else None)
 
     def sync(self, user: str) -> None:
         """Nothing is left to do: the server forces to disk as it was told to (`appendfsync`)."""
         names.encode(user)
 
     def set_times(self, user: str, archive: str | None, mtime_ns: int) -> None:
-        spelled = "" if archive is None else _spelled(archive)
-        with _explained(missing=lambda: _not_found(user, archive)):
-            self._changes.do("set_times", user, lambda _: ((), (spelled, mtime_ns)))
+        entry_name = "" if archive is None else spelled(archive)
+        with explained(missing=lambda: not_found(user, archive)):
+            self._changes.do("set_times", user, lambda _: ((), (entry_name, mtime_ns)))
 
     def put_current(self, user: str, data: bytes, mtime_ns: int) -> None:
         exists = AlreadyExists(f"user {user!r} has a running conversation already; nothing is replaced")
@@ -185,7 +194,7 @@ class RedisBackend(Backend):
             if running_stat(self._link.command("HMGET", self._keys.user(user), *RUNNING)):
                 raise exists
             return
-        with _explained(exists=lambda: exists):
+        with explained(exists=lambda: exists):
             self._put("current", user, "", data, mtime_ns, self._changes.figures(data))
 
     # Archives
@@ -195,41 +204,41 @@ class RedisBackend(Backend):
 
     def archive(self, user: str, name: str | None = None, *, wait: bool = True) -> str:
         shard = shard_of_user(user)
-        spelled = "" if name is None else _spelled(name)
+        entry_name = "" if name is None else spelled(name)
         base = times.compact(time.time_ns())
 
         def wanted(seen: Seen) -> tuple[Sequence[Argument], Sequence[Argument]]:
             nobody = _nobody(shard)
             keys = (self._keys.known(seen.current or nobody), self._keys.known(seen.newest or nobody))
-            return keys, (_text(seen.current), _text(seen.newest), spelled, base)
+            return keys, (_text(seen.current), _text(seen.newest), entry_name, base)
 
-        with _explained(missing=lambda: _not_found(user, None), exists=lambda: _taken(user, str(name))):
-            return _named(self._changes.do("archive", user, wanted))
+        with explained(missing=lambda: not_found(user, None), exists=lambda: taken(user, str(name))):
+            return named(self._changes.do("archive", user, wanted))
 
     def restore(self, user: str, archive: str, *, swap: bool = True) -> str | None:
         name = times.compact(time.time_ns()) if swap else ""
-        spelled = _spelled(archive)
-        with _explained(
-            missing=lambda: _not_found(user, archive),
+        entry_name = spelled(archive)
+        with explained(
+            missing=lambda: not_found(user, archive),
             exists=lambda: AlreadyExists(f"user {user!r} has a running conversation: archive it first"),
         ):
-            filed_as = self._changes.do("restore", user, lambda _: ((), (spelled, name)))
-        return _named(filed_as) if filed_as else None
+            filed_as = self._changes.do("restore", user, lambda _: ((), (entry_name, name)))
+        return named(filed_as) if filed_as else None
 
     def rename_archive(self, user: str, archive: str, name: str) -> None:
-        both = (_spelled(archive), _spelled(name))
-        with _explained(missing=lambda: _not_found(user, archive), exists=lambda: _taken(user, name)):
+        both = (spelled(archive), spelled(name))
+        with explained(missing=lambda: not_found(user, archive), exists=lambda: taken(user, name)):
             self._changes.do("rename", user, lambda _: ((), both))
 
     def put_archive(self, user: str, name: str, data: bytes, mtime_ns: int) -> None:
-        with _explained(exists=lambda: _taken(user, name)):
-            self._put("archive", user, _spelled(name), data, mtime_ns, self._changes.figures(data))
+        with explained(exists=lambda: taken(user, name)):
+            self._put("archive", user, spelled(name), data, mtime_ns, self._changes.figures(data))
 
     # What could not become a message
 
     def set_aside(self, user: str, data: bytes) -> str:
         name = times.compact(time.time_ns())
-        return _named(self._put("aside", user, name, data, None, Figures(0, "", "", [])))
+        return named(self._put("aside", user, name, data, None, Figures(0, "", "", [])))
 
     def set_asides(self, user: str) -> list[Archived]:
         return self._listed(self._keys.asides(user))
@@ -240,8 +249,8 @@ class RedisBackend(Backend):
 
     def remove_set_aside(self, user: str, name: str) -> None:
         stat = self._set_aside(user, name)
-        arguments = (_spelled(name), stat.id)
-        with _explained(missing=lambda: _nothing_aside(user, name)):
+        arguments = (spelled(name), stat.id)
+        with explained(missing=lambda: nothing_aside(user, name)):
             keys = (self._keys.bytes(stat.id),)
             self._changes.do("remove_aside", user, lambda _: (keys, arguments), index=self._keys.asides(user))
 
@@ -284,13 +293,18 @@ class RedisBackend(Backend):
 
     def _put(self, kind: str, user: str, name: str, data: bytes, mtime_ns: int | None, figures: Figures) -> str:
         """Stores whole bytes under a new number and then, in one change, gives them a name; returns that."""
-        self._keys.user(user)  # Raises for an id that no user can have.
+        if len(data) > _LARGEST:
+            raise too_large(user)
         shard = shard_of_user(user)
         conversation = number(self._link.command("HINCRBY", self._keys.shard(shard), "last_number", 1), shard)
         key = self._keys.bytes(conversation)
-        for offset in range(0, len(data), _PIECE):
-            # Not APPEND: done twice, this leaves the same.
-            self._link.command("SETRANGE", key, offset, data[offset : offset + _PIECE])
+        try:
+            for offset in range(0, len(data), _PIECE):
+                # Not APPEND: done twice, this leaves the same.
+                self._link.command("SETRANGE", key, offset, data[offset : offset + _PIECE])
+        except OSError:
+            self._link.command("UNLINK", key)
+            raise
         mtime = "" if mtime_ns is None else mtime_ns
 
         def wanted(seen: Seen) -> tuple[Sequence[Argument], Sequence[Argument]]:
@@ -301,41 +315,25 @@ class RedisBackend(Backend):
 
         try:
             return self._changes.do("put", user, wanted, index=self._keys.asides(user) if kind == "aside" else None)
-        except Refusal:
+        except (Refusal, Fenced) as refusal:
             # They have no name and never will.
             self._link.command("UNLINK", key)
+            if isinstance(refusal, Refusal) and refusal.reason == "missing":
+                raise Unreachable(f"{self._where}: another master has taken over while this was stored") from None
             raise
 
     def _set_aside(self, user: str, name: str) -> Stat:
-        entry = self._link.command("HGET", self._keys.asides(user), _spelled(name))
+        entry = self._link.command("HGET", self._keys.asides(user), spelled(name))
         if not entry:
-            raise _nothing_aside(user, name)
+            raise nothing_aside(user, name)
         return Entry.parse(entry).stat
 
     def _listed(self, key: str) -> list[Archived]:
         found = []
         for name, text in self._link.command("HGETALL", key).items():
             stat = Entry.parse(text).stat
-            found.append(Archived(_named(name.decode()), stat, stat.size))
+            found.append(Archived(named(name.decode()), stat, stat.size))
         return found
-
-
-@contextmanager
-def _explained(**explanations: Callable[[], Exception]) -> Iterator[None]:
-    """Turns what a script refuses into an error that says what of."""
-    try:
-        yield
-    except Refusal as refusal:
-        raise explanations[refusal.reason]() from None
-
-
-def _spelled(archive: str) -> str:
-    """An archive's name as the indexes have it: without line breaks, whatever it is; raises as names.archive_file."""
-    return names.archive_file(archive).removesuffix(names.SUFFIX)
-
-
-def _named(spelled: str) -> str:
-    return names.archive_name(spelled + names.SUFFIX)
 
 
 def _text(conversation: int) -> str:
@@ -345,20 +343,3 @@ def _text(conversation: int) -> str:
 def _nobody(shard: int) -> int:
     """A number that no conversation of the shard has, for a key that has to be given."""
     return number(0, shard)
-
-
-def _not_found(user: str, archive: str | None) -> NotFound:
-    what = "running conversation" if archive is None else f"archive {archive!r}"
-    return NotFound(f"user {user!r} has no {what}")
-
-
-def _taken(user: str, name: str) -> AlreadyExists:
-    return AlreadyExists(f"user {user!r} has an archive {name!r} already; nothing is replaced, take another name")
-
-
-def _nothing_aside(user: str, name: str) -> NotFound:
-    return NotFound(f"nothing of user {user!r} was set aside as {name!r}")
-
-
-def _too_large(user: str) -> OSError:
-    return OSError(errno.EFBIG, f"user {user!r}: no conversation can be larger than 512 MiB in Redis: archive it")

@@ -6,6 +6,7 @@ typed loosely; what it returns is Any within this file and in the lines that tak
 """
 
 import itertools
+import threading
 import time
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
@@ -46,6 +47,7 @@ class Link:
         self._timeout = settings.timeout_ms / 1000
         self._replicas = settings.wait_replicas
         self._fails_over = self._address.kind != "server"
+        self._guard = threading.Lock()
         self._client: Any = None
 
     def run(self, do: Callable[[Any], Result]) -> Result:
@@ -56,10 +58,8 @@ class Link:
         deadline = time.monotonic() + self._timeout
         for attempt in itertools.count():
             try:
-                if self._client is None:
-                    self._client = _client(self._address, self._timeout)
-                return do(self._client)
-            except redis.RedisError as error:
+                return do(self._connected())
+            except failures.THEIRS as error:
                 if failures.passes(error, fails_over=self._fails_over):
                     pause = _PATIENCE
                 elif failures.is_cut(error) and attempt < len(_PAUSES):
@@ -133,6 +133,13 @@ class Link:
     def on_each(self, do: Callable[[Any], Result]) -> list[Result]:
         """What a function makes of a client of each master."""
         return self.run(lambda client: [do(master) for master in _masters(client)])
+
+    def _connected(self) -> Any:
+        """The client; made when it is first wanted, since one of a cluster asks the cluster at once."""
+        with self._guard:
+            if self._client is None:
+                self._client = _client(self._address, self._timeout)
+            return self._client
 
     def close(self) -> None:
         """Ends the connections."""

@@ -9,12 +9,15 @@ from redis import exceptions as theirs
 
 from potofs.errors import DeadlineExceeded, PotofsError, Unreachable
 
+#: All that redis-py raises: what goes wrong with a whole cluster is an exception of another family there.
+THEIRS = (theirs.RedisError, theirs.RedisClusterException)
+
 # A server that starts, a cluster that elects, a key that is moving: it may be over before the deadline.
 _PASSING = (theirs.BusyLoadingError, theirs.TryAgainError, theirs.ClusterDownError, theirs.SlotNotCoveredError)
 _REFUSED = (theirs.AuthenticationError, theirs.AuthorizationError)
 
 
-def passes(error: theirs.RedisError, *, fails_over: bool) -> bool:
+def passes(error: Exception, *, fails_over: bool) -> bool:
     """Whether it is worth waiting for the server; `fails_over`: another one may take its place."""
     if isinstance(error, _PASSING):
         return True
@@ -22,14 +25,14 @@ def passes(error: theirs.RedisError, *, fails_over: bool) -> bool:
     return fails_over and isinstance(error, in_time) and not isinstance(error, _REFUSED)
 
 
-def is_cut(error: theirs.RedisError) -> bool:
+def is_cut(error: Exception) -> bool:
     """Whether the connection was cut or refused: the command may have been done or not."""
     return isinstance(error, theirs.ConnectionError) and not isinstance(
         error, (*_REFUSED, theirs.BusyLoadingError, theirs.MaxConnectionsError)
     )
 
 
-def translated(error: theirs.RedisError, server: str, timeout: float) -> PotofsError | OSError:
+def translated(error: Exception, server: str, timeout: float) -> PotofsError | OSError:
     """What the caller is told; `timeout` is the deadline in seconds."""
     reason = str(error).partition("\n")[0]
     if isinstance(error, theirs.TimeoutError):
