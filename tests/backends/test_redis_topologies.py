@@ -1,9 +1,13 @@
 """A cluster of three masters, and what a sentinel watches: all that every backend does, and what if a master dies."""
 
+import itertools
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis.stateful import run_state_machine_as_test
 
 from potofs.backends.base import Backend
 from potofs.backends.redis.backend import RedisBackend
@@ -16,6 +20,7 @@ from tests.backends.kit import open_redis_at, record, said, stored
 
 # The whole suite once more, with the fixture below in place of conftest's.
 from tests.backends.test_conformance import *  # noqa: F403
+from tests.backends.test_model import Model
 from tests.redis_servers import Cluster, Server, Watched, wait_until
 
 PLACES: dict[str, Callable[[], str]] = {
@@ -47,10 +52,47 @@ def test_users_of_all_masters_are_listed_and_counted(backend: Backend) -> None:
     assert backend.users_changed() >= backend.user_changed(users[0]) > 0
 
 
+@pytest.mark.parametrize("scheme", sorted(PLACES))
+def test_it_holds_what_the_model_holds_after_every_step(scheme: str, tmp_path: Path) -> None:
+    numbers = itertools.count()
+
+    class Here(Model):
+        def __init__(self) -> None:
+            super().__init__(partial(open_redis_at, scheme, PLACES[scheme](), tmp_path / str(next(numbers))))
+
+    run_state_machine_as_test(
+        Here,
+        settings=settings(
+            max_examples=20, stateful_step_count=25, deadline=None, suppress_health_check=list(HealthCheck)
+        ),
+    )
+
+
+def test_without_waiting_for_replicas_a_masters_death_loses_only_what_was_said_just_before_it(tmp_path: Path) -> None:
+    watched = Watched(tmp_path)
+    try:
+        backend = RedisBackend(Where("redis+sentinel", watched.place, {"timeoutMs": "20000"}), reading.marks)
+        given = [f"message {number}" for number in range(200)]
+        for number, content in enumerate(given):
+            if number == 60:
+                watched.servers[0].kill()
+            backend.append("mia", [record(content, retry=False)])
+        archives = sorted(backend.archives("mia"), key=lambda archive: archive.stat.id)
+        contents = [content for one in archives for content in said(stored(backend, "mia", one.name))]
+        assert len(contents) >= 100, "two archivals at least, whatever was lost"
+        contents += said(stored(backend, "mia")) if len(contents) < 200 else []
+        # In order, none twice; what was lost had been acknowledged before the death, and none after it.
+        assert contents[: contents.index("message 60")] == given[: contents.index("message 60")]
+        assert contents[contents.index("message 60") :] == given[60:]
+        backend.close()
+    finally:
+        watched.kill()
+
+
 def test_a_masters_death_under_appends_loses_and_doubles_nothing_that_replicas_have(tmp_path: Path) -> None:
     watched = Watched(tmp_path)
     try:
-        where = Where("redis+sentinel", watched.place, {"waitReplicas": "1", "timeoutMs": "5000"})
+        where = Where("redis+sentinel", watched.place, {"waitReplicas": "1", "timeoutMs": "3000"})
         append_through_a_death(where, watched.servers[0], watched.servers[1])
     finally:
         watched.kill()
@@ -59,7 +101,7 @@ def test_a_masters_death_under_appends_loses_and_doubles_nothing_that_replicas_h
 def test_a_cluster_masters_death_under_appends_loses_and_doubles_nothing_that_replicas_have(tmp_path: Path) -> None:
     cluster = Cluster(tmp_path, replicas=1)
     try:
-        where = Where("redis+cluster", cluster.place, {"waitReplicas": "1", "timeoutMs": "5000"})
+        where = Where("redis+cluster", cluster.place, {"waitReplicas": "1", "timeoutMs": "3000"})
         # The master of this user's slot: the one that its bytes are on.
         backend = RedisBackend(where, reading.marks)
         backend.append("mia", [record("at first")])
@@ -92,7 +134,7 @@ def append_through_a_death(where: Where, master: Server, replica: Server) -> Non
                 break
     wait_until(replica, lambda client: client.info("replication")["role"] == "master")
     # With no replica left nothing more can be confirmed; what was stored is there, once.
-    alone = RedisBackend(Where(where.scheme, where.place, {"timeoutMs": "5000"}), reading.marks)
+    alone = RedisBackend(Where(where.scheme, where.place, {"timeoutMs": "3000"}), reading.marks)
     alone.append("mia", [record("at last")])
     contents = [content for content in said(stored(alone, "mia")) if content.startswith("message")]
     assert len(contents) == len(set(contents))

@@ -141,7 +141,8 @@ class RedisBackend(Backend):
 
     def open(self, user: str, archive: str | None = None) -> Reader:
         stat = self.stat(user, archive)
-        return ConversationReader(self._link, self._keys, user, archive and spelled(archive), stat)
+        name = None if archive is None else spelled(archive)
+        return ConversationReader(self._link, self._keys, user, name, stat)
 
     def append(self, user: str, records: Sequence[Record], *, wait: bool = True) -> Appended:
         shard = shard_of_user(user)
