@@ -216,7 +216,7 @@ class Cluster:
         try:
             for number in range(masters * (1 + replicas)):
                 bus = free_port()
-                options = {"cluster-enabled": "yes", "cluster-port": str(bus), "cluster-node-timeout": "1000"}
+                options = {"cluster-enabled": "yes", "cluster-port": str(bus), "cluster-node-timeout": "700"}
                 self.nodes.append(Server(folder / str(number), None, **options))
                 with self.nodes[0].client() as first:
                     first.execute_command("CLUSTER", "MEET", "127.0.0.1", self.nodes[-1].port, bus)
