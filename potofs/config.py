@@ -2,6 +2,10 @@
 
     file:///var/lib/poto
     file:///var/lib/poto?archiveThreshold=500&fsync=close
+    redis://:password@host:6379/0?prefix=poto:dialogue:
+    redis+sentinel://host:26379,host:26379/mymaster/0
+    redis+cluster://host:7000,host:7001
+    redis+unix:///run/redis/redis.sock
 
 Names and defaults of the settings are those of the document's configuration file.
 """
@@ -16,6 +20,10 @@ from potofs.errors import ConfigError
 
 #: Where the journal is if nobody says otherwise: the document's development default.
 DEFAULT_ROOT: Final = "./data/dialogues"
+#: Redis: one server by TCP, TLS or socket, what Sentinel says is the master, or a cluster.
+REDIS_SCHEMES: Final = frozenset(
+    {"redis", "rediss", "redis+unix", "redis+sentinel", "rediss+sentinel", "redis+cluster", "rediss+cluster"}
+)
 #: The largest record that is taken (bytes); it fits into one write of the kernel.
 MAX_MESSAGE_BYTES: Final = 1 << 20
 
@@ -58,6 +66,28 @@ class FilesystemSettings(ArchivingSettings, frozen=True, rename="camel", forbid_
     fsync: Literal["always", "close", "never"] = "always"
 
 
+class RedisSettings(ArchivingSettings, frozen=True, rename="camel", forbid_unknown_fields=True):
+    """What the Redis backend can be told."""
+
+    #: What every key begins with; `prefix` in a URL is short for it. Journals with different ones may share a server.
+    key_prefix: str = "poto:dialogue:"
+    #: The database, where the URL names none.
+    db: int = 0
+    #: How long to wait for a connection, and for an answer (milliseconds).
+    timeout_ms: int = 5000
+    #: Replicas that have to have a change before it is done.
+    wait_replicas: int = 0
+    #: A conversation that was idle so long (seconds) is due to be archived; 0: never. Nothing ever expires.
+    ttl_seconds: int = 86400
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.timeout_ms:
+            raise ValueError("timeoutMs has to be 1 or more")
+        if "{" in self.key_prefix or "}" in self.key_prefix:
+            raise ValueError("keyPrefix cannot have braces: a cluster would place keys by what is in them")
+
+
 class MemorySettings(Settings, frozen=True, rename="camel", forbid_unknown_fields=True):
     """What the memory backend can be told. A conversation that is too long forgets its oldest messages."""
 
@@ -88,13 +118,20 @@ class Where(msgspec.Struct, frozen=True):
 
     @property
     def url(self) -> str:
-        """The whole URL, which `parse` reads back."""
-        return f"{self}?{urlencode(self.options)}" if self.options else str(self)
+        """The whole URL, which `parse` reads back; a password stands in it."""
+        url = self._with(self.place)
+        return f"{url}?{urlencode(self.options)}" if self.options else url
 
     def __str__(self) -> str:
-        """The URL without its options, in ASCII; for a log or a list of mounts."""
-        # As the system spells names: a path need not be text.
-        return f"{self.scheme}://{quote(self.place, errors='surrogateescape')}"
+        """The URL without its options and without a password, in ASCII; for a log or a list of mounts."""
+        user, at, rest = self.place.rpartition("@")
+        if self.scheme in REDIS_SCHEMES and ":" in user:
+            return self._with(f"{user.partition(':')[0]}:***{at}{rest}")
+        return self._with(self.place)
+
+    def _with(self, place: str) -> str:
+        # As the system spells names: a path need not be text. No comma, which would end an option of mount(8).
+        return f"{self.scheme}://{quote(place, safe='/:@*', errors='surrogateescape')}"
 
 
 def root(directory: str) -> Where:
@@ -123,4 +160,8 @@ def parse(url: str) -> Where:
         if "\0" in place:
             raise ConfigError(f"{url!r}: no path has a NUL in it")
         place = os.path.abspath(place)
+    elif parts.scheme in REDIS_SCHEMES and "prefix" in options:
+        if "keyPrefix" in options:
+            raise ConfigError(f"{url!r}: prefix is short for keyPrefix, give one of them")
+        options["keyPrefix"] = options.pop("prefix")
     return Where(parts.scheme, place, options)

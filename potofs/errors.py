@@ -79,6 +79,10 @@ class DeadlineExceeded(PotofsError):
     """The backend did not answer in time. Trying again cannot store a message twice."""
 
 
+class Unreachable(PotofsError):
+    """The backend's server is down, or takes no commands at present. Trying again cannot store a message twice."""
+
+
 def reason(error: PotofsError | OSError) -> str:
     """What went wrong, in one line for a person."""
     if isinstance(error, OSError):

@@ -5,7 +5,7 @@ from importlib import import_module
 from typing import cast
 
 from potofs.backends.base import Backend, Scan
-from potofs.config import Where
+from potofs.config import REDIS_SCHEMES, Where
 from potofs.errors import ConfigError
 
 #: The entry point group; an entry is a callable like Open.
@@ -18,6 +18,7 @@ Open = Callable[[Where, Scan], Backend]
 _OURS = {
     "file": ("potofs.backends.filesystem.backend", "FilesystemBackend"),
     "memory": ("potofs.backends.memory", "MemoryBackend"),
+    **dict.fromkeys(sorted(REDIS_SCHEMES), ("potofs.backends.redis.backend", "RedisBackend")),
 }
 
 

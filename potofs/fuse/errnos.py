@@ -32,6 +32,8 @@ ERRNOS: Final[tuple[tuple[type[errors.PotofsError], int], ...]] = (
     (errors.Fenced, errno.EROFS),
     (errors.WouldBlock, errno.EAGAIN),
     (errors.DeadlineExceeded, errno.ETIMEDOUT),
+    # "Host is down" says where to look; EIO would send an administrator to the disks.
+    (errors.Unreachable, errno.EHOSTDOWN),
 )
 
 
@@ -58,7 +60,8 @@ def answered(
         except pyfuse3.FUSEError:
             raise
         except Exception as error:
-            if isinstance(error, errors.DeadlineExceeded):
+            if isinstance(error, errors.DeadlineExceeded | errors.Unreachable):
+                # The caller sees a number only; the reason is here.
                 log.warning("%s: %s", handler.__name__, error)
             raise pyfuse3.FUSEError(errno_of(error)) from None
 

@@ -8,10 +8,12 @@ from pathlib import Path
 
 from potofs.backends.base import RECORD_END, Backend, Record
 from potofs.backends.filesystem.backend import FilesystemBackend
+from potofs.backends.redis.backend import RedisBackend
 from potofs.config import Where
 from potofs.errors import NotFound
 from potofs.journal import admission, reading
 from potofs.journal.message import ChatMessage
+from tests import redis_servers
 
 #: Opens a backend at a place; settings by the configuration file's names.
 Opener = Callable[..., Backend]
@@ -35,8 +37,25 @@ def close_all() -> None:
         _opened.pop().close()
 
 
+def open_redis(place: Path, **options: str) -> RedisBackend:
+    """On the shared server, under a prefix of its own."""
+    return open_redis_at("redis", redis_servers.shared().place, place, **options)
+
+
+def open_redis_at(scheme: str, servers: str, place: Path, **options: str) -> RedisBackend:
+    """On other servers."""
+    # Durability is theirs.
+    options = {"keyPrefix": f"{place}:"} | {name: value for name, value in options.items() if name != "fsync"}
+    backend = RedisBackend(Where(scheme, servers, options), reading.marks)
+    backend.prepare(create=True)
+    return backend
+
+
 #: Every backend that has to behave alike.
-OPENERS: dict[str, Callable[..., Backend]] = {"filesystem": open_filesystem}
+OPENERS: dict[str, Callable[..., Backend]] = {
+    "filesystem": open_filesystem,
+    "redis": open_redis,
+}
 
 
 def opener(name: str, place: Path) -> Opener:

@@ -1,0 +1,346 @@
+"""The Redis backend: conversations as strings in Redis, each change one script.
+
+`keys.py` says what lies where, the `.lua` files what changes it, `changes.py` how they are called, `reading.py` how
+bytes are read, `connection.py` how servers are reached and what happens when they are not.
+
+Durability is the server's: what it has acknowledged is as safe as its `appendfsync`, and its replicas, make it.
+"""
+
+import time
+from collections.abc import Iterator, Sequence
+
+import msgspec
+
+from potofs import names, times
+from potofs.backends.base import (
+    Appended,
+    Archived,
+    Backend,
+    Capability,
+    Fence,
+    Reader,
+    Record,
+    Scan,
+    Stat,
+    Totals,
+    Usage,
+)
+from potofs.backends.redis import health
+from potofs.backends.redis.changes import Changes, Figures, Refusal, Seen
+from potofs.backends.redis.connection import Argument, Link
+from potofs.backends.redis.keys import SHARDS, Keys, number, shard_of_user
+from potofs.backends.redis.reading import (
+    RUNNING,
+    ConversationReader,
+    Entry,
+    Snapshot,
+    read_bytes,
+    running_stat,
+)
+from potofs.backends.redis.wording import (
+    explained,
+    named,
+    not_found,
+    nothing_aside,
+    spelled,
+    taken,
+    too_large,
+)
+from potofs.config import RedisSettings, Where
+from potofs.errors import AlreadyExists, ConfigError, Fenced, NotFound, Unreachable
+
+_BLOCK = 4096
+_FORMAT = 1
+# Bytes that go to a server in one command.
+_PIECE = 4 << 20
+# What a string in Redis can hold (bytes).
+_LARGEST = 512 << 20
+# Shards whose users are asked for together, and how many users an answer has about.
+_SHARDS_AT_ONCE = 32
+_USERS_AT_ONCE = 500
+
+
+class RedisBackend(Backend):
+    """Conversations in the Redis at a place."""
+
+    capabilities: frozenset[Capability] = frozenset({Capability.PERSISTENCE, Capability.ARCHIVAL})
+    append_blocks = True
+
+    def __init__(self, where: Where, scan: Scan) -> None:
+        self._where = where
+        self._settings = where.settings(RedisSettings)
+        self._keys = Keys(self._settings.key_prefix)
+        self._link = Link(where, self._settings)
+        self._changes = Changes(self._link, self._keys, scan)
+
+    def prepare(self, *, create: bool) -> None:
+        """Reaches the servers, and warns of every setting by which they could lose what is stored.
+
+        Raises NotFound if there is no journal and none is to be made; ConfigError if a newer potofs made it.
+        """
+        found = self._link.command("HGET", self._keys.journal, "format")
+        if found is None:
+            if not create:
+                raise NotFound(f"there is no journal at {self._where} with the prefix {self._settings.key_prefix!r}")
+            self._link.command("HSET", self._keys.journal, "format", _FORMAT)
+        elif int(found) != _FORMAT:
+            raise ConfigError(f"{self._where}: the journal has the format {int(found)}, which needs another potofs")
+        health.warn(self._link, str(self._where))
+
+    # Users
+
+    def users(self) -> Iterator[str]:
+        for first in range(0, SHARDS, _SHARDS_AT_ONCE):
+            # Each shard's cursor, and what it has told: a set that is rearranged meanwhile tells some twice.
+            cursors = dict.fromkeys(range(first, first + _SHARDS_AT_ONCE), 0)
+            told: dict[int, set[bytes]] = {shard: set() for shard in cursors}
+            while cursors:
+                asked = list(cursors.items())
+                answers = self._link.batch(
+                    [("SSCAN", self._keys.users(shard), cursor, "COUNT", _USERS_AT_ONCE) for shard, cursor in asked]
+                )
+                for (shard, _), (cursor, members) in zip(asked, answers, strict=True):
+                    for member in members:
+                        if member not in told[shard]:
+                            told[shard].add(member)
+                            yield names.decode(member.decode())
+                    cursors[shard] = int(cursor)
+                    if not cursors[shard]:
+                        del cursors[shard]
+
+    def users_changed(self) -> int:
+        found = self._link.batch([("HGET", self._keys.shard(shard), "users_changed") for shard in range(SHARDS)])
+        return max(int(value or 0) for value in found)
+
+    def has_user(self, user: str) -> bool:
+        name = names.encode(user)
+        return bool(self._link.command("SISMEMBER", self._keys.users(shard_of_user(user)), name))
+
+    def create_user(self, user: str, profile: bytes) -> None:
+        with explained(exists=lambda: AlreadyExists(f"user {user!r} exists already")):
+            self._changes.do("create_user", user, lambda _: ((), (profile,)))
+
+    def user_changed(self, user: str) -> int:
+        return int(self._link.command("HGET", self._keys.user(user), "changed") or 0)
+
+    def read_profile(self, user: str) -> bytes:
+        profile: bytes | None = self._link.command("HGET", self._keys.user(user), "profile")
+        return profile or b""
+
+    # Conversations
+
+    def stat(self, user: str, archive: str | None = None) -> Stat:
+        if archive is None:
+            found = running_stat(self._link.command("HMGET", self._keys.user(user), *RUNNING))
+        else:
+            entry = self._link.command("HGET", self._keys.archives(user), spelled(archive))
+            found = Entry.parse(entry).stat if entry else None
+        if found is None:
+            raise not_found(user, archive)
+        return found
+
+    def open(self, user: str, archive: str | None = None) -> Reader:
+        stat = self.stat(user, archive)
+        name = None if archive is None else spelled(archive)
+        return ConversationReader(self._link, self._keys, user, name, stat)
+
+    def append(self, user: str, records: Sequence[Record], *, wait: bool = True) -> Appended:
+        shard = shard_of_user(user)
+        given: list[Argument] = []
+        for record in records:
+            fingerprint, time_ns = record.mark
+            given += (fingerprint, int(record.retry), "" if time_ns is None else time_ns, record.data)
+        name = times.compact(time.time_ns())
+
+        def wanted(seen: Seen) -> tuple[Sequence[Argument], Sequence[Argument]]:
+            sealed: tuple[Argument, ...] = ("", "", "", "", "", 0)
+            if seen.seal:
+                size, between, (count, first, last, fingerprints) = seen.seal
+                sealed = (size, between, count, first, last, len(fingerprints), *fingerprints)
+            conversation = seen.current or seen.new or _nobody(shard)
+            return (
+                self._keys.bytes(conversation),
+                self._keys.known(conversation),
+                self._keys.known(seen.newest or _nobody(shard)),
+            ), (
+                _text(seen.current),
+                _text(seen.new),
+                _text(seen.newest),
+                self._settings.archive_at,
+                name,
+                *sealed,
+                *given,
+            )
+
+        with explained(full=lambda: too_large(user)):
+            answer = self._changes.do("append", user, wanted)
+        stored, current, newest, new, archived_as = answer.split("\n")
+        fresh_number = number(int(new), shard) if new else 0 if current else self._changes.seen(user).new
+        self._changes.note(user, Seen(int(current or 0), int(newest or 0), fresh_number))
+        return Appended(int(stored), named(archived_as) if archived_as else None)
+
+    def sync(self, user: str) -> None:
+        """Nothing is left to do: the server forces to disk as it was told to (`appendfsync`)."""
+        names.encode(user)
+
+    def set_times(self, user: str, archive: str | None, mtime_ns: int) -> None:
+        entry_name = "" if archive is None else spelled(archive)
+        with explained(missing=lambda: not_found(user, archive)):
+            self._changes.do("set_times", user, lambda _: ((), (entry_name, mtime_ns)))
+
+    def put_current(self, user: str, data: bytes, mtime_ns: int) -> None:
+        exists = AlreadyExists(f"user {user!r} has a running conversation already; nothing is replaced")
+        if not data:
+            # An empty conversation is none.
+            if running_stat(self._link.command("HMGET", self._keys.user(user), *RUNNING)):
+                raise exists
+            return
+        with explained(exists=lambda: exists):
+            self._put("current", user, "", data, mtime_ns, self._changes.figures(data))
+
+    # Archives
+
+    def archives(self, user: str) -> list[Archived]:
+        return self._listed(self._keys.archives(user))
+
+    def archive(self, user: str, name: str | None = None, *, wait: bool = True) -> str:
+        shard = shard_of_user(user)
+        entry_name = "" if name is None else spelled(name)
+        base = times.compact(time.time_ns())
+
+        def wanted(seen: Seen) -> tuple[Sequence[Argument], Sequence[Argument]]:
+            nobody = _nobody(shard)
+            keys = (self._keys.known(seen.current or nobody), self._keys.known(seen.newest or nobody))
+            return keys, (_text(seen.current), _text(seen.newest), entry_name, base)
+
+        with explained(missing=lambda: not_found(user, None), exists=lambda: taken(user, str(name))):
+            return named(self._changes.do("archive", user, wanted))
+
+    def restore(self, user: str, archive: str, *, swap: bool = True) -> str | None:
+        name = times.compact(time.time_ns()) if swap else ""
+        entry_name = spelled(archive)
+        with explained(
+            missing=lambda: not_found(user, archive),
+            exists=lambda: AlreadyExists(f"user {user!r} has a running conversation: archive it first"),
+        ):
+            filed_as = self._changes.do("restore", user, lambda _: ((), (entry_name, name)))
+        return named(filed_as) if filed_as else None
+
+    def rename_archive(self, user: str, archive: str, name: str) -> None:
+        both = (spelled(archive), spelled(name))
+        with explained(missing=lambda: not_found(user, archive), exists=lambda: taken(user, name)):
+            self._changes.do("rename", user, lambda _: ((), both))
+
+    def put_archive(self, user: str, name: str, data: bytes, mtime_ns: int) -> None:
+        with explained(exists=lambda: taken(user, name)):
+            self._put("archive", user, spelled(name), data, mtime_ns, self._changes.figures(data))
+
+    # What could not become a message
+
+    def set_aside(self, user: str, data: bytes) -> str:
+        name = times.compact(time.time_ns())
+        return named(self._put("aside", user, name, data, None, Figures(0, "", "", [])))
+
+    def set_asides(self, user: str) -> list[Archived]:
+        return self._listed(self._keys.asides(user))
+
+    def open_set_aside(self, user: str, name: str) -> Reader:
+        stat = self._set_aside(user, name)
+        return Snapshot(read_bytes(self._link, self._keys.bytes(stat.id), stat.size), stat)
+
+    def remove_set_aside(self, user: str, name: str) -> None:
+        stat = self._set_aside(user, name)
+        arguments = (spelled(name), stat.id)
+        with explained(missing=lambda: nothing_aside(user, name)):
+            keys = (self._keys.bytes(stat.id),)
+            self._changes.do("remove_aside", user, lambda _: (keys, arguments), index=self._keys.asides(user))
+
+    # The place
+
+    def usage(self) -> Usage:
+        """Of all masters together; what a server may use is its maxmemory, or else the machine's memory."""
+        used = total = 0
+        for memory in self._link.on_each(lambda client: client.info("memory")):
+            used += memory["used_memory"]
+            total += memory["maxmemory"] or memory["total_system_memory"]
+        free = max(0, total - used) // _BLOCK
+        return Usage(_BLOCK, max(total, used) // _BLOCK, free, free)
+
+    def totals(self) -> Totals:
+        fields = ("users", "conversations", "archives", "messages", "bytes", "first", "last")
+        shards = self._link.batch([("HMGET", self._keys.shard(shard), *fields) for shard in range(SHARDS)])
+        users, conversations, archives, messages, size = (
+            sum(int(shard[at] or 0) for shard in shards) for at in range(5)
+        )
+        first = min((int(shard[5]) for shard in shards if shard[5]), default=None)
+        last = max((int(shard[6]) for shard in shards if shard[6]), default=None)
+        return Totals(users, conversations, archives, messages, size, first, last)
+
+    def fence(self) -> Fence:
+        # The shard that is set last.
+        found = self._link.command("HGET", self._keys.shard(SHARDS - 1), "fence")
+        return msgspec.json.decode(found, type=Fence) if found else Fence()
+
+    def set_fence(self, fence: Fence) -> None:
+        # Each shard's scripts look at their own: once it is set, none runs that saw another.
+        fields = ("fence", msgspec.json.encode(fence), "closed", "" if fence.state == "open" else "1")
+        self._link.batch([("HSET", self._keys.shard(shard), *fields) for shard in range(SHARDS - 1)])
+        self._link.command("HSET", self._keys.shard(SHARDS - 1), *fields)
+
+    def close(self) -> None:
+        self._link.close()
+
+    # Inside
+
+    def _put(self, kind: str, user: str, name: str, data: bytes, mtime_ns: int | None, figures: Figures) -> str:
+        """Stores whole bytes under a new number and then, in one change, gives them a name; returns that."""
+        if len(data) > _LARGEST:
+            raise too_large(user)
+        shard = shard_of_user(user)
+        conversation = number(self._link.command("HINCRBY", self._keys.shard(shard), "last_number", 1), shard)
+        key = self._keys.bytes(conversation)
+        try:
+            for offset in range(0, len(data), _PIECE):
+                # Not APPEND: done twice, this leaves the same.
+                self._link.command("SETRANGE", key, offset, data[offset : offset + _PIECE])
+        except OSError:
+            self._link.command("UNLINK", key)
+            raise
+        mtime = "" if mtime_ns is None else mtime_ns
+
+        def wanted(seen: Seen) -> tuple[Sequence[Argument], Sequence[Argument]]:
+            keys = (key, self._keys.known(conversation), self._keys.known(seen.newest or _nobody(shard)))
+            count, first, last, fingerprints = figures
+            arguments = (kind, conversation, len(data), name, mtime, count, first, last, _text(seen.newest))
+            return keys, (*arguments, *fingerprints)
+
+        try:
+            return self._changes.do("put", user, wanted, index=self._keys.asides(user) if kind == "aside" else None)
+        except (Refusal, Fenced) as refusal:
+            # They have no name and never will.
+            self._link.command("UNLINK", key)
+            if isinstance(refusal, Refusal) and refusal.reason == "missing":
+                raise Unreachable(f"{self._where}: another master has taken over while this was stored") from None
+            raise
+
+    def _set_aside(self, user: str, name: str) -> Stat:
+        entry = self._link.command("HGET", self._keys.asides(user), spelled(name))
+        if not entry:
+            raise nothing_aside(user, name)
+        return Entry.parse(entry).stat
+
+    def _listed(self, key: str) -> list[Archived]:
+        found = []
+        for name, text in self._link.command("HGETALL", key).items():
+            stat = Entry.parse(text).stat
+            found.append(Archived(named(name.decode()), stat, stat.size))
+        return found
+
+
+def _text(conversation: int) -> str:
+    return str(conversation) if conversation else ""
+
+
+def _nobody(shard: int) -> int:
+    """A number that no conversation of the shard has, for a key that has to be given."""
+    return number(0, shard)

@@ -1,0 +1,201 @@
+-- What every change begins with: whether it may be done, and what it finds; and how it ends.
+--
+-- KEYS       1 shard  2 users  3, 4 answers  5 user  6 archives (or what was set aside)
+-- ARGV       1 token  2 since  3 user's name  4 channel
+-- What else a script wants is said in its file.
+--
+-- Answers, none of which has changed anything but the first:
+--   done ANSWER COUNT    the change is done, as the shard's change COUNT; or was before, and COUNT is empty
+--   late COUNT           whether this token was here cannot be told: too much was changed since
+--   fenced FENCE         nothing may be changed
+--   keys CURRENT NEWEST COUNT   other keys are needed: of these conversations, or of the new one COUNT
+--   scan CONVERSATION    the fingerprints of its messages are needed (learn.lua)
+--   seal CONVERSATION SIZE      it does not end in a record's end
+--   missing, exists, full       what a change is about is not there, is there already, would become too large
+
+local SHARD, USERS, ANSWERS, USER, ARCHIVES = KEYS[1], KEYS[2], {KEYS[3], KEYS[4]}, KEYS[5], KEYS[6]
+local TOKEN, SINCE, NAME, CHANNEL = ARGV[1], tonumber(ARGV[2]), ARGV[3], ARGV[4]
+
+-- So many of the last changes of a shard are remembered, at least. A client that repeats one says how many there had
+-- been before its first try, so that it is never done twice, however late it comes.
+local REMEMBERED = 256
+-- What a string in Redis can hold (bytes).
+local LARGEST = 512 * 1024 * 1024
+
+for _, answers in ipairs(ANSWERS) do
+  local answer = redis.call('HGET', answers, TOKEN)
+  if answer then
+    return {'done', answer, ''}
+  end
+end
+
+-- Fields of a hash as they are and as they shall be; what is not there is empty.
+local function fields(key, names)
+  local values = redis.call('HMGET', key, unpack(names))
+  local was, is = {}, {}
+  for i, name in ipairs(names) do
+    was[name] = values[i] or ''
+    is[name] = was[name]
+  end
+  return was, is
+end
+
+local shard_was, shard = fields(SHARD, {
+  'changes', 'closed', 'fence', 'last_number', 'users', 'users_changed', 'conversations', 'archives', 'messages',
+  'bytes', 'first', 'last',
+})
+if (tonumber(shard.changes) or 0) - SINCE >= REMEMBERED then
+  return {'late', shard.changes}
+end
+if shard.closed ~= '' then
+  return {'fenced', shard.fence}
+end
+
+-- current, size, mtime, ctime, count: the running conversation. newest…: the archive that was appended to last.
+local user_was, user = fields(USER, {
+  'changed', 'current', 'size', 'mtime', 'ctime', 'count', 'newest', 'newest_mtime', 'newest_name',
+})
+
+local clock = redis.call('TIME')
+-- Nanoseconds, as text: a number of Lua would lose the last digits.
+local now = clock[1] .. string.format('%06d', clock[2]) .. '000'
+
+local function add(to, field, more)
+  to[field] = string.format('%.0f', (tonumber(to[field]) or 0) + more)
+end
+
+-- Whether a time in decimal is before another.
+local function before(a, b)
+  if a == b then
+    return false
+  end
+  local negative = a:sub(1, 1) == '-'
+  if negative ~= (b:sub(1, 1) == '-') then
+    return negative
+  end
+  if #a ~= #b then
+    return (#a < #b) ~= negative
+  end
+  return (a < b) ~= negative
+end
+
+-- Whether a name's bytes come before another's. Not `<`, which goes by the server's locale.
+local function precedes(a, b)
+  for i = 1, math.min(#a, #b) do
+    if a:byte(i) ~= b:byte(i) then
+      return a:byte(i) < b:byte(i)
+    end
+  end
+  return #a < #b
+end
+
+-- Messages that were said at this time, the first and the last, are among those of the shard now.
+local function said(first, last)
+  if first ~= '' and (shard.first == '' or before(first, shard.first)) then
+    shard.first = first
+  end
+  if last ~= '' and (shard.last == '' or before(shard.last, last)) then
+    shard.last = last
+  end
+end
+
+local function entry_of(number, mtime, ctime, size, count)
+  return table.concat({number, mtime, ctime, size, count}, ' ')
+end
+
+local function parts_of(entry)
+  return entry:match('^(%d+) (%-?%d+) (%-?%d+) (%d+) (%d+)$')
+end
+
+-- The name, or the name with the first of -2, -3, … that is free.
+local function first_free(name)
+  local free, count = name, 1
+  while redis.call('HEXISTS', ARCHIVES, free) == 1 do
+    count = count + 1
+    free = name .. '-' .. count
+  end
+  return free
+end
+
+-- Makes an archive the newest if it is; returns whether.
+local function crown(number, mtime, name)
+  if user.newest ~= '' then
+    if before(mtime, user.newest_mtime) then
+      return false
+    end
+    if mtime == user.newest_mtime and precedes(name, user.newest_name) then
+      return false
+    end
+  end
+  user.newest, user.newest_mtime, user.newest_name = number, mtime, name
+  return true
+end
+
+-- Looks for the newest archive again; after an archive went or got another name or time.
+local function crown_anew()
+  user.newest, user.newest_mtime, user.newest_name = '', '', ''
+  local all = redis.call('HGETALL', ARCHIVES)
+  for i = 1, #all, 2 do
+    local number, mtime = parts_of(all[i + 1])
+    crown(number, mtime, all[i])
+  end
+end
+
+-- Writes: the running conversation is an archive now. Returns whether it is the newest.
+local function file_away(name)
+  redis.call('HSET', ARCHIVES, name, entry_of(user.current, user.mtime, now, user.size, user.count))
+  local is_newest = crown(user.current, user.mtime, name)
+  user.current, user.size, user.mtime, user.ctime, user.count = '', '', '', '', ''
+  user.changed = now
+  add(shard, 'conversations', -1)
+  add(shard, 'archives', 1)
+  return is_newest
+end
+
+-- Writes: the user is there.
+local function ensure_user()
+  if user.changed == '' then
+    redis.call('SADD', USERS, NAME)
+    user.changed = now
+    add(shard, 'users', 1)
+    shard.users_changed = now
+  end
+end
+
+-- Writes: these fingerprints, from an argument to another, are those of a conversation's messages.
+local function know(known, from, to)
+  -- The empty one says that all are there.
+  redis.call('HSET', known, '', '')
+  for i = from, to do
+    redis.call('HSET', known, ARGV[i], '')
+  end
+end
+
+local function store(key, was, is)
+  local changes = {}
+  for field, value in pairs(is) do
+    if value ~= was[field] then
+      changes[#changes + 1] = field
+      changes[#changes + 1] = value
+    end
+  end
+  if #changes > 0 then
+    redis.call('HSET', key, unpack(changes))
+  end
+end
+
+-- Writes what is left, and tells whoever listens.
+local function done(answer)
+  add(shard, 'changes', 1)
+  local count = tonumber(shard.changes)
+  local answers = ANSWERS[math.floor(count / REMEMBERED) % 2 + 1]
+  if count % REMEMBERED == 0 then
+    redis.call('DEL', answers)
+  end
+  redis.call('HSET', answers, TOKEN, answer)
+  store(SHARD, shard_was, shard)
+  store(USER, user_was, user)
+  -- Those who listen may be forbidden to this user of Redis; the change is done all the same.
+  redis.pcall('PUBLISH', CHANNEL, NAME)
+  return {'done', answer, shard.changes}
+end

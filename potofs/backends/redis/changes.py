@@ -1,0 +1,159 @@
+"""How a change is brought to a script: with a token, the right keys, and what the script has to be told first.
+
+A script cannot look up which keys it needs: all of them are given. So it is called with those that this process saw
+last, answers which ones it wants if others have made changes since, and is called again; until then nothing was
+changed. The token is one for the whole of a change. A script that is repeated, because the connection was cut before
+its answer came, finds the token and answers what it did, or says that it cannot tell any more (`begin.lua`).
+"""
+
+import os
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import msgspec
+
+from potofs import names
+from potofs.backends.base import RECORD_END, Fence, Fingerprint, Mark, Scan, seam
+from potofs.backends.redis import scripts
+from potofs.backends.redis.connection import Argument, Link
+from potofs.backends.redis.keys import SHARDS, Keys, number, shard_of_user
+from potofs.backends.redis.reading import read_bytes
+from potofs.errors import DeadlineExceeded
+
+# Users whose conversations' numbers are remembered.
+_USERS = 8192
+
+
+class Figures(NamedTuple):
+    """What a conversation's bytes hold, for a script."""
+
+    messages: int
+    #: Decimal, or empty if nobody can tell when anything was said.
+    first: str
+    last: str
+    fingerprints: list[Fingerprint]
+
+
+class Seal(NamedTuple):
+    """How a conversation that does not end in a record's end goes on."""
+
+    #: The size that it had (bytes).
+    size: int
+    between: bytes
+    #: What it holds then.
+    figures: Figures
+
+
+class Seen(NamedTuple):
+    """The conversations of a user, as this process saw them last; 0 for one that there is not."""
+
+    current: int = 0
+    newest: int = 0
+    #: A number for a new conversation.
+    new: int = 0
+    seal: Seal | None = None
+
+
+class Refusal(Exception):
+    """A script's answer that is for the caller to explain: missing, exists, full."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+#: The keys and arguments of a script beyond those that all have.
+Wanted = Callable[[Seen], tuple[Sequence[Argument], Sequence[Argument]]]
+
+
+class Changes:
+    """Changes of one journal; thread-safe."""
+
+    def __init__(self, link: Link, keys: Keys, scan: Scan) -> None:
+        self._link = link
+        self._keys = keys
+        self._scan = scan
+        self._guard = threading.Lock()
+        self._seen: OrderedDict[str, Seen] = OrderedDict()
+        # For each shard how many changes there had been when it was last heard of.
+        self._counts = [0] * SHARDS
+
+    def do(self, script: str, user: str, wanted: Wanted, *, index: str | None = None) -> str:
+        """Does a change whole, once, or not at all, and returns the script's answer; `index`: instead of archives.
+
+        Raises Refusal, Fenced; DeadlineExceeded if whether it was done cannot be told, and what a Link raises.
+        """
+        shard = shard_of_user(user)
+        keys = self._keys
+        fixed_keys = (
+            keys.shard(shard),
+            keys.users(shard),
+            keys.answers(shard, 0),
+            keys.answers(shard, 1),
+            keys.user(user),
+            index or keys.archives(user),
+        )
+        name, token = names.encode(user), os.urandom(12)
+        change = scripts.change(script)
+        while True:
+            more_keys, more = wanted(self.seen(user))
+            arguments = (token, self._counts[shard], name, keys.channel, *more)
+            answer, repeated = self._link.script(change, (*fixed_keys, *more_keys), arguments)
+            match answer:
+                case [b"done", said, count]:
+                    if count:
+                        self._counts[shard] = max(self._counts[shard], int(count))
+                    self._link.await_replicas(keys.shard(shard))
+                    return said.decode()
+                case [b"late", count]:
+                    if repeated:
+                        raise DeadlineExceeded("the connection was cut, and whether this was done cannot be told now")
+                    self._counts[shard] = int(count)
+                case [b"keys", current, newest, count]:
+                    new = number(int(count), shard) if count else 0
+                    self.note(user, Seen(int(current or 0), int(newest or 0), new))
+                case [b"scan", conversation]:
+                    self._learn(int(conversation))
+                case [b"seal", conversation, size]:
+                    self._look_at_end(user, int(conversation), int(size))
+                case [b"fenced", fence]:
+                    msgspec.json.decode(fence, type=Fence).check()
+                case [reason]:
+                    raise Refusal(reason.decode())
+                case _:
+                    raise AssertionError(f"{script}.lua answers {answer!r}")
+
+    def seen(self, user: str) -> Seen:
+        """What was seen of a user last."""
+        with self._guard:
+            return self._seen.get(user, Seen())
+
+    def note(self, user: str, seen: Seen) -> None:
+        """Remembers what is seen of a user now; it need not be true for long."""
+        with self._guard:
+            self._seen[user] = seen
+            self._seen.move_to_end(user)
+            if len(self._seen) > _USERS:
+                self._seen.popitem(last=False)
+
+    def figures(self, data: bytes) -> Figures:
+        """What bytes hold."""
+        marks: list[Mark] = list(self._scan(data))
+        said = [mark.time_ns for mark in marks if mark.time_ns is not None]
+        first, last = (str(min(said)), str(max(said))) if said else ("", "")
+        return Figures(len(marks), first, last, [mark.fingerprint for mark in marks])
+
+    def _learn(self, conversation: int) -> None:
+        """Has the fingerprints of a conversation made from its bytes; if it grows meanwhile, the script asks again."""
+        key = self._keys.bytes(conversation)
+        data = read_bytes(self._link, key)
+        known = self._keys.known(conversation)
+        self._link.script(scripts.learn(), (key, known), (len(data), *self.figures(data).fingerprints))
+
+    def _look_at_end(self, user: str, conversation: int, size: int) -> None:
+        data = read_bytes(self._link, self._keys.bytes(conversation), size)
+        between = seam(data[-len(RECORD_END) :])
+        seal = Seal(size, between, self.figures(data + between))
+        self.note(user, self.seen(user)._replace(seal=seal))

@@ -1,0 +1,182 @@
+"""The way to the server or servers: connections, deadlines, and what is tried again.
+
+redis-py would repeat a command whose reply was lost, writes too, and so store a record twice. Here it repeats nothing:
+`Link.run` does, and gives a script of the journal the same arguments again, by which the script knows it. redis-py is
+typed loosely; what it returns is Any within this file and in the lines that take it apart.
+"""
+
+import itertools
+import threading
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+import redis
+from redis.backoff import NoBackoff
+from redis.cluster import ClusterNode, RedisCluster
+from redis.retry import Retry
+from redis.sentinel import Sentinel
+
+from potofs.backends.redis import failures
+from potofs.backends.redis.address import Address, address
+from potofs.backends.redis.scripts import Script
+from potofs.config import RedisSettings, Where
+from potofs.errors import DeadlineExceeded
+
+Result = TypeVar("Result")
+#: A key or an argument of a command.
+Argument = str | bytes | int
+
+# As many as requests can be under way in one mount, and some for other threads.
+_CONNECTIONS = 256
+# A connection that was cut is tried again so often, after these pauses (seconds): a server that was restarted is there.
+_PAUSES = (0.0, 0.05, 0.2)
+# While waiting for a server to become ready (seconds).
+_PATIENCE = 0.05
+
+
+class Link:
+    """Connections to one journal's servers; thread-safe. No connection is made before the first command.
+
+    Every method raises DeadlineExceeded, Unreachable, or OSError with ENOSPC, EROFS, EACCES or EIO.
+    """
+
+    def __init__(self, where: Where, settings: RedisSettings) -> None:
+        self._address = address(where, settings)
+        self._server = str(where)
+        self._timeout = settings.timeout_ms / 1000
+        self._replicas = settings.wait_replicas
+        self._fails_over = self._address.kind != "server"
+        self._guard = threading.Lock()
+        self._client: Any = None
+
+    def run(self, do: Callable[[Any], Result]) -> Result:
+        """What a function makes of a redis-py client; called again, within the deadline, if the connection was cut.
+
+        So it has to do the same when it is done twice.
+        """
+        deadline = time.monotonic() + self._timeout
+        for attempt in itertools.count():
+            try:
+                return do(self._connected())
+            except failures.THEIRS as error:
+                if failures.passes(error, fails_over=self._fails_over):
+                    pause = _PATIENCE
+                elif failures.is_cut(error) and attempt < len(_PAUSES):
+                    pause = _PAUSES[attempt]
+                else:
+                    raise failures.translated(error, self._server, self._timeout) from None
+                if time.monotonic() + pause > deadline:
+                    raise failures.translated(error, self._server, self._timeout) from None
+                time.sleep(pause)
+        raise AssertionError("it counts for ever")
+
+    def command(self, *arguments: Argument) -> Any:
+        """The answer to one command that may be repeated: one that reads, or that leaves the same when done twice."""
+        return self.run(lambda client: client.execute_command(*arguments))
+
+    def batch(self, commands: Sequence[tuple[Argument, ...]]) -> list[Any]:
+        """The answers to such commands, sent together; they may be of several shards."""
+
+        def do(client: Any) -> list[Any]:
+            pipeline = client.pipeline(transaction=False) if self._address.kind != "cluster" else client.pipeline()
+            with pipeline:
+                for command in commands:
+                    pipeline.execute_command(*command)
+                answers: list[Any] = pipeline.execute()
+                return answers
+
+        return self.run(do)
+
+    def script(
+        self, script: Script, keys: Sequence[Argument], arguments: Sequence[Argument]
+    ) -> tuple[list[bytes], bool]:
+        """What a script answers that may be repeated with the same arguments, and whether it was repeated."""
+        tries = 0
+
+        def do(client: Any) -> list[bytes]:
+            nonlocal tries
+            tries += 1
+            answer: list[bytes]
+            try:
+                answer = client.execute_command("EVALSHA", script.digest, len(keys), *keys, *arguments)
+            except redis.exceptions.NoScriptError:
+                # A new server, or one that was restarted; it knows the script from now on.
+                answer = client.execute_command("EVAL", script.text, len(keys), *keys, *arguments)
+            return answer
+
+        return self.run(do), tries > 1
+
+    def await_replicas(self, key: str) -> None:
+        """Returns once as many replicas as were asked for have everything that was changed before in a key's shard.
+
+        Raises DeadlineExceeded if they do not have it in time; it is stored on the master then.
+        """
+        if not self._replicas:
+            return
+
+        def do(client: Any) -> int:
+            if self._address.kind == "cluster":
+                client = client.get_redis_connection(client.get_node_from_key(key))
+            with client.pipeline(transaction=False) as pipeline:
+                # WAIT speaks of what its own connection has written: this comes after all that is to be waited for.
+                pipeline.execute_command("HINCRBY", key, "awaited", 1)
+                pipeline.execute_command("WAIT", self._replicas, max(1, int(self._timeout * 500)))
+                return int(pipeline.execute()[1])
+
+        have = self.run(do)
+        if have < self._replicas:
+            raise DeadlineExceeded(
+                f"{self._server}: stored, but {have} of {self._replicas} replicas have it after {self._timeout / 2:g} s"
+            )
+
+    def on_each(self, do: Callable[[Any], Result]) -> list[Result]:
+        """What a function makes of a client of each master."""
+        return self.run(lambda client: [do(master) for master in _masters(client)])
+
+    def _connected(self) -> Any:
+        """The client; made when it is first wanted, since one of a cluster asks the cluster at once."""
+        with self._guard:
+            if self._client is None:
+                self._client = _client(self._address, self._timeout)
+            return self._client
+
+    def close(self) -> None:
+        """Ends the connections."""
+        client, self._client = self._client, None
+        if client is not None:
+            client.close()
+
+
+def _masters(client: Any) -> list[Any]:
+    if not isinstance(client, RedisCluster):
+        return [client]
+    cluster: Any = client
+    return [cluster.get_redis_connection(node) for node in cluster.get_primaries()]
+
+
+def _client(to: Address, timeout: float) -> Any:
+    """A client of redis-py, which is typed too loosely to say more."""
+    common: dict[str, Any] = {
+        "username": to.username,
+        "password": to.password,
+        "socket_timeout": timeout,
+        "socket_connect_timeout": timeout,
+        "retry": Retry(NoBackoff(), 0),
+        "protocol": 2,
+        "max_connections": _CONNECTIONS,
+    }
+    if to.tls:
+        common["ssl"] = True
+    if to.kind == "cluster":
+        node: Any = ClusterNode
+        return RedisCluster(startup_nodes=[node(host, port) for host, port in to.hosts], **common)
+    if to.kind == "sentinel":
+        # A sentinel that is down may not take the whole deadline: there are others.
+        patience = {"socket_timeout": timeout / 4, "socket_connect_timeout": timeout / 4, "retry": common["retry"]}
+        sentinel: Any = Sentinel
+        return sentinel(to.hosts, sentinel_kwargs=patience).master_for(to.service, db=to.db, **common)
+    if to.socket:
+        return redis.Redis(unix_socket_path=to.socket, db=to.db, **common)
+    ((host, port),) = to.hosts
+    return redis.Redis(host, port, db=to.db, **common)

@@ -1,0 +1,12 @@
+-- Makes a user without conversations.
+--
+-- ARGV       5 profile
+-- Answer     empty
+
+if user.changed ~= '' then
+  return {'exists'}
+end
+
+redis.call('HSET', USER, 'profile', ARGV[5])
+ensure_user()
+return done('')

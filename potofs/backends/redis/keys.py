@@ -1,0 +1,82 @@
+"""The keys of a journal in Redis, and what each holds.
+
+A user belongs to one of 256 shards by a digest of the id. All keys of a shard carry its number as their hash tag, so
+that a cluster keeps them together, and one script can change them as a whole. `poto:dialogue:` is the prefix:
+
+    poto:dialogue:journal                  hash    format: the version of this layout; says that there is a journal
+
+    poto:dialogue:{ab}:shard               hash    figures over the shard's users, the fence, the last number given
+                                                   away, the number of changes
+    poto:dialogue:{ab}:users               set     the ids of its users
+    poto:dialogue:{ab}:answers:0 and :1    hash    what the last changes answered, by their tokens, in two halves
+    poto:dialogue:{ab}:user:mia            hash    profile; the running conversation's number, size and times; which
+                                                   archive is the newest
+    poto:dialogue:{ab}:archives:mia        hash    name -> `number mtime ctime size messages`
+    poto:dialogue:{ab}:asides:mia          hash    the same of what was set aside
+    poto:dialogue:{ab}:bytes:427           string  a conversation's bytes, under its number
+    poto:dialogue:{ab}:known:427           hash    fingerprints of its messages; of running conversations and of newest
+                                                   archives only. May be deleted at any time: made again from the bytes
+
+Bytes lie under the conversation's number and never move: archiving, restoring and renaming change an entry of an index,
+and whoever reads a conversation goes on reading it by number. No key expires. Names are spelled as file names are, and
+`:`, `{` and `}` escaped likewise. A number is counted up in its shard and ends in the shard, so that none comes twice.
+Times are nanoseconds since 1970, in decimal.
+
+What changes a key is in the scripts beside this file, and nowhere else.
+"""
+
+from hashlib import blake2b
+
+from potofs import names
+
+SHARDS = 256
+
+
+def shard_of_user(user: str) -> int:
+    """The shard that a user belongs to; raises InvalidName, NameTooLong."""
+    return blake2b(names.encode(user).encode(), digest_size=1).digest()[0]
+
+
+def number(count: int, shard: int) -> int:
+    """The number of the shard's conversation `count`; below 2^63 for longer than there will be any memory."""
+    return count * SHARDS + shard
+
+
+class Keys:
+    """The keys of the journal with a prefix."""
+
+    def __init__(self, prefix: str) -> None:
+        self._prefix = prefix
+        self._of_shard = [f"{prefix}{{{shard:02x}}}:" for shard in range(SHARDS)]
+        self.journal = f"{prefix}journal"
+        #: Where users' names are published when something of theirs has changed.
+        self.channel = f"{prefix}changes"
+
+    def shard(self, shard: int) -> str:
+        return self._of_shard[shard] + "shard"
+
+    def users(self, shard: int) -> str:
+        return self._of_shard[shard] + "users"
+
+    def answers(self, shard: int, half: int) -> str:
+        return f"{self._of_shard[shard]}answers:{half}"
+
+    def user(self, user: str) -> str:
+        """Raises InvalidName, NameTooLong."""
+        return self._of_user("user", user)
+
+    def archives(self, user: str) -> str:
+        return self._of_user("archives", user)
+
+    def asides(self, user: str) -> str:
+        return self._of_user("asides", user)
+
+    def bytes(self, conversation: int) -> str:
+        return f"{self._of_shard[conversation % SHARDS]}bytes:{conversation}"
+
+    def known(self, conversation: int) -> str:
+        return f"{self._of_shard[conversation % SHARDS]}known:{conversation}"
+
+    def _of_user(self, kind: str, user: str) -> str:
+        spelled = names.encode(user).replace(":", "%3A").replace("{", "%7B").replace("}", "%7D")
+        return f"{self._of_shard[shard_of_user(user)]}{kind}:{spelled}"

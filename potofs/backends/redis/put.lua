@@ -1,0 +1,47 @@
+-- Makes bytes that are there already, under a new number, a conversation or what was set aside.
+--
+-- KEYS       7 bytes  8 known (of the new conversation)  9 known (of the newest archive)
+-- ARGV       5 current, archive or aside  6 its number  7 its size  8 its name, or for one aside what it begins with
+--            9 mtime or empty: now  10 messages  11 first  12 last time or empty  13 newest archive or empty
+--            14… fingerprints
+-- Answer     its name
+
+local KIND, NUMBER, SIZE, NAME_OF = ARGV[5], ARGV[6], ARGV[7], ARGV[8]
+local mtime = ARGV[9] ~= '' and ARGV[9] or now
+
+if KIND == 'current' and user.current ~= '' then
+  return {'exists'}
+end
+if KIND == 'archive' and redis.call('HEXISTS', ARCHIVES, NAME_OF) == 1 then
+  return {'exists'}
+end
+if KIND == 'archive' and user.newest ~= ARGV[13] then
+  return {'keys', user.current, user.newest, ''}
+end
+if redis.call('STRLEN', KEYS[7]) ~= tonumber(SIZE) then
+  return {'missing'}
+end
+
+ensure_user()
+user.changed = now
+if KIND == 'aside' then
+  local name = first_free(NAME_OF)
+  redis.call('HSET', ARCHIVES, name, entry_of(NUMBER, mtime, now, SIZE, 0))
+  return done(name)
+end
+add(shard, 'messages', ARGV[10])
+add(shard, 'bytes', SIZE)
+said(ARGV[11], ARGV[12])
+if KIND == 'current' then
+  know(KEYS[8], 14, #ARGV)
+  user.current, user.size, user.mtime, user.ctime, user.count = NUMBER, SIZE, mtime, now, ARGV[10]
+  add(shard, 'conversations', 1)
+else
+  redis.call('HSET', ARCHIVES, NAME_OF, entry_of(NUMBER, mtime, now, SIZE, ARGV[10]))
+  add(shard, 'archives', 1)
+  if crown(NUMBER, mtime, NAME_OF) then
+    know(KEYS[8], 14, #ARGV)
+    redis.call('DEL', KEYS[9])
+  end
+end
+return done(NAME_OF)

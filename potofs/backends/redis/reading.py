@@ -1,0 +1,110 @@
+"""Reading a conversation's bytes by its number, whatever it is called meanwhile."""
+
+from typing import NamedTuple, Self
+
+from potofs.backends.base import Reader, Stat
+from potofs.backends.redis.connection import Link
+from potofs.backends.redis.keys import Keys
+
+# Bytes in one answer: a server sends nothing else meanwhile.
+_PIECE = 4 << 20
+
+
+def read_bytes(link: Link, key: str, size: int | None = None, *, offset: int = 0) -> bytes:
+    """At most `size` bytes of a string from `offset` on, or all that it has; empty if it is not there."""
+    pieces = []
+    while size is None or size > 0:
+        wanted = _PIECE if size is None else min(size, _PIECE)
+        piece: bytes = link.command("GETRANGE", key, offset, offset + wanted - 1)
+        pieces.append(piece)
+        offset += len(piece)
+        if len(piece) < wanted:
+            break
+        if size is not None:
+            size -= len(piece)
+    return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+
+class Entry(NamedTuple):
+    """An entry of an index, as the scripts write it."""
+
+    stat: Stat
+    #: Messages in it.
+    messages: int
+
+    @classmethod
+    def parse(cls, text: bytes) -> Self:
+        conversation, mtime, ctime, size, messages = map(int, text.split())
+        return cls(Stat(conversation, size, mtime, ctime), messages)
+
+
+class ConversationReader(Reader):
+    """A conversation, found by its number under the name that it had, or another."""
+
+    def __init__(self, link: Link, keys: Keys, user: str, name: str | None, stat: Stat) -> None:
+        self._link = link
+        self._keys = keys
+        self._user = user
+        # As it is spelled in the index; None for the running conversation.
+        self._name = name
+        self._stat = stat
+        self._bytes = keys.bytes(stat.id)
+
+    def stat(self) -> Stat:
+        running, entry = self._link.batch(
+            [
+                ("HMGET", self._keys.user(self._user), *RUNNING),
+                ("HGET", self._keys.archives(self._user), self._name or ""),
+            ]
+        )
+        found = running_stat(running)
+        if found is None or found.id != self._stat.id:
+            found = Entry.parse(entry).stat if entry else None
+        if found is None or found.id != self._stat.id:
+            found = self._renamed()
+        self._stat = found
+        return found
+
+    def read(self, offset: int, size: int) -> bytes:
+        return read_bytes(self._link, self._bytes, size, offset=offset)
+
+    def read_all(self) -> bytes:
+        return read_bytes(self._link, self._bytes)
+
+    def close(self) -> None: ...
+
+    def _renamed(self) -> Stat:
+        for name, text in self._link.command("HGETALL", self._keys.archives(self._user)).items():
+            stat = Entry.parse(text).stat
+            if stat.id == self._stat.id:
+                self._name = name.decode()
+                return stat
+        return self._stat  # On its way from one name to another just now.
+
+
+#: The fields of a user that say of the running conversation what `running_stat` takes apart.
+RUNNING = ("current", "size", "mtime", "ctime")
+
+
+def running_stat(values: list[bytes | None]) -> Stat | None:
+    """What is known of the running conversation; None if there is none."""
+    if not values[0]:
+        return None
+    current, size, mtime, ctime = (int(value or 0) for value in values)
+    return Stat(current, size, mtime, ctime)
+
+
+class Snapshot(Reader):
+    """Bytes that were read when they were opened: what was set aside may be removed."""
+
+    def __init__(self, data: bytes, stat: Stat) -> None:
+        self._data = data
+        self._stat = stat
+
+    def stat(self) -> Stat:
+        return self._stat
+
+    def read(self, offset: int, size: int) -> bytes:
+        return self._data[offset : offset + size]
+
+    def close(self) -> None: ...

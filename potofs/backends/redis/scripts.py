@@ -1,0 +1,34 @@
+"""The scripts that change a journal, as they are in the `.lua` files beside this one.
+
+A script does one change whole: nothing else comes between its commands. Redis does not roll back, so each looks at
+everything first and writes last. All keys come in KEYS. `begin.lua` stands before each of them and says what is common.
+"""
+
+from functools import cache
+from hashlib import sha1
+from importlib.resources import files
+from typing import NamedTuple
+
+
+class Script(NamedTuple):
+    """A script, and what a server knows it by."""
+
+    text: str
+    digest: str
+
+
+def change(name: str) -> Script:
+    """The script of one change, `append` for example."""
+    return _script("begin", name)
+
+
+def learn() -> Script:
+    """The script that notes which messages a conversation's bytes hold."""
+    return _script("learn")
+
+
+@cache
+def _script(*names: str) -> Script:
+    folder = files("potofs.backends.redis")
+    text = "\n".join(folder.joinpath(f"{name}.lua").read_text("utf-8") for name in names)
+    return Script(text, sha1(text.encode(), usedforsecurity=False).hexdigest())

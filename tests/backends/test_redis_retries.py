@@ -1,0 +1,140 @@
+"""A command whose answer was lost is repeated, and done once, whatever it was."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from potofs.backends.base import Backend
+from potofs.backends.redis.backend import RedisBackend
+from potofs.config import Where
+from potofs.errors import DeadlineExceeded, NotFound
+from potofs.journal import reading
+from tests import redis_servers
+from tests.backends.kit import joined, names_of, open_redis, record, records, stored
+from tests.redis_servers import Proxy
+
+
+@pytest.fixture
+def proxy() -> Iterator[Proxy]:
+    with Proxy(redis_servers.shared()) as proxy:
+        yield proxy
+
+
+@pytest.fixture
+def directly(tmp_path: Path) -> Iterator[Backend]:
+    """The same journal, reached without the proxy."""
+    backend = open_redis(tmp_path)
+    yield backend
+    backend.close()
+
+
+@pytest.fixture
+def lossy(proxy: Proxy, tmp_path: Path, directly: Backend) -> Iterator[RedisBackend]:
+    """The journal through the proxy."""
+    backend = RedisBackend(Where("redis", proxy.place, {"keyPrefix": f"{tmp_path}:"}), reading.marks)
+    yield backend
+    backend.close()
+
+
+@pytest.mark.parametrize("retry", [True, False])
+def test_an_append_whose_answer_was_lost_is_stored_once(
+    proxy: Proxy, lossy: Backend, directly: Backend, retry: bool
+) -> None:
+    lossy.append("mia", records(0, 1))
+    proxy.lose(b"done", times=1)
+    again = record("hello", retry=retry)
+    assert lossy.append("mia", [again]) == (1, None)
+    assert proxy.lost == 1
+    assert stored(directly, "mia") == joined(records(0, 1)) + again.data
+    assert directly.totals().messages == 2
+
+
+def test_an_archival_whose_answer_was_lost_is_done_once_and_its_name_is_known(
+    proxy: Proxy, lossy: Backend, directly: Backend
+) -> None:
+    lossy.append("mia", records(0, 2))
+    proxy.lose(b"done", times=2)
+    name = lossy.archive("mia")
+    assert proxy.lost == 2
+    assert names_of(directly, "mia") == [name]
+    assert stored(directly, "mia", name) == joined(records(0, 2))
+
+
+def test_an_append_that_archives_and_whose_answer_was_lost_archives_once(
+    proxy: Proxy, tmp_path: Path, directly: Backend
+) -> None:
+    options = {"keyPrefix": f"{tmp_path}:", "archiveThreshold": "2"}
+    backend = RedisBackend(Where("redis", proxy.place, options), reading.marks)
+    proxy.lose(b"done", times=1)
+    done = backend.append("mia", [record("a", retry=False), record("b", retry=False)])
+    backend.close()
+    assert proxy.lost == 1
+    assert names_of(directly, "mia") == [done.archived_as]
+    with pytest.raises(NotFound):
+        directly.stat("mia")
+    assert directly.totals()[:4] == (1, 0, 1, 2)
+
+
+CHANGES: dict[str, Callable[[Backend], object]] = {
+    "restore": lambda backend: backend.restore("mia", "one"),
+    "rename": lambda backend: backend.rename_archive("mia", "one", "two"),
+    "put_archive": lambda backend: backend.put_archive("mia", "two", b"bytes", 1),
+    "put_current": lambda backend: backend.put_current("noah", b"bytes", 1),
+    "set_times": lambda backend: backend.set_times("mia", "one", 1),
+    "create_user": lambda backend: backend.create_user("eve", b"profile"),
+    "set_aside": lambda backend: backend.set_aside("mia", b"refused"),
+    "remove_set_aside": lambda backend: backend.remove_set_aside("mia", "aside"),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_every_other_change_is_done_once_and_answered_as_if_nothing_was_lost(
+    proxy: Proxy, lossy: Backend, directly: Backend, change: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    directly.put_archive("mia", "one", joined(records(0, 1)), 5)
+    monkeypatch.setattr("potofs.times.compact", lambda _: "aside")
+    directly.set_aside("mia", b"refused")
+    proxy.lose(b"done", times=1)
+    CHANGES[change](lossy)
+    assert proxy.lost == 1
+    asides = {"set_aside": 2, "remove_set_aside": 0}.get(change, 1)
+    assert len(directly.set_asides("mia")) == asides
+
+
+def test_a_command_that_arrives_after_its_repetition_does_nothing(
+    proxy: Proxy, lossy: Backend, directly: Backend
+) -> None:
+    lossy.append("mia", records(0, 1))
+    proxy.delay(b"EVALSHA", times=1)
+    again = record("hello", retry=False)
+    assert lossy.append("mia", [again]).stored == 1
+    (answer,) = proxy.deliver()
+    assert b"done" in answer
+    assert stored(directly, "mia") == joined(records(0, 1)) + again.data
+
+
+def test_a_repetition_that_comes_too_late_to_be_known_does_nothing_and_says_so(
+    proxy: Proxy, lossy: Backend, directly: Backend
+) -> None:
+    lossy.append("mia", records(0, 1))
+    again = record("hello", retry=False)
+
+    def meanwhile() -> None:
+        for number in range(600):
+            directly.set_times("mia", None, number)
+
+    proxy.lose(b"done", times=1, then=meanwhile)
+    with pytest.raises(DeadlineExceeded, match="cannot be told"):
+        lossy.append("mia", [again])
+    assert stored(directly, "mia") == joined(records(0, 1)) + again.data
+    # The next one is told apart again.
+    assert lossy.append("mia", [again]).stored == 1
+
+
+def test_a_first_try_after_many_changes_of_others_is_done(lossy: Backend, directly: Backend) -> None:
+    lossy.append("mia", records(0, 1))
+    for number in range(600):
+        directly.set_times("mia", None, number)
+    assert lossy.append("mia", records(1, 2)).stored == 1
+    assert stored(directly, "mia") == joined(records(0, 2))

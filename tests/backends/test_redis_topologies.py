@@ -1,0 +1,147 @@
+"""A cluster of three masters, and what a sentinel watches: all that every backend does, and what if a master dies."""
+
+import itertools
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis.stateful import run_state_machine_as_test
+
+from potofs.backends.base import Backend
+from potofs.backends.redis.backend import RedisBackend
+from potofs.backends.redis.keys import shard_of_user
+from potofs.config import Where
+from potofs.errors import DeadlineExceeded, Unreachable
+from potofs.journal import reading
+from tests import redis_servers
+from tests.backends.kit import open_redis_at, record, said, stored
+
+# The whole suite once more, with the fixture below in place of conftest's.
+from tests.backends.test_conformance import *  # noqa: F403
+from tests.backends.test_model import Model
+from tests.redis_servers import Cluster, Server, Watched, wait_until
+
+PLACES: dict[str, Callable[[], str]] = {
+    "redis+cluster": lambda: redis_servers.shared_cluster().place,
+    "redis+sentinel": lambda: redis_servers.shared_watched().place,
+}
+
+
+@pytest.fixture(params=sorted(PLACES))
+def opened(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Callable[..., Backend]]:
+    backends: list[Backend] = []
+
+    def opened(**options: str) -> Backend:
+        backends.append(open_redis_at(request.param, PLACES[request.param](), tmp_path, **options))
+        return backends[-1]
+
+    yield opened
+    for backend in backends:
+        backend.close()
+
+
+def test_users_of_all_masters_are_listed_and_counted(backend: Backend) -> None:
+    users = [f"user {number}" for number in range(200)]
+    assert len({shard_of_user(user) for user in users}) > 100
+    for user in users:
+        backend.append(user, [record("hello")])
+    assert sorted(backend.users()) == sorted(users)
+    assert backend.totals()[:4] == (200, 200, 0, 200)
+    assert backend.users_changed() >= backend.user_changed(users[0]) > 0
+
+
+@pytest.mark.parametrize("scheme", sorted(PLACES))
+def test_it_holds_what_the_model_holds_after_every_step(scheme: str, tmp_path: Path) -> None:
+    numbers = itertools.count()
+
+    class Here(Model):
+        def __init__(self) -> None:
+            super().__init__(partial(open_redis_at, scheme, PLACES[scheme](), tmp_path / str(next(numbers))))
+
+    run_state_machine_as_test(
+        Here,
+        settings=settings(
+            max_examples=20, stateful_step_count=25, deadline=None, suppress_health_check=list(HealthCheck)
+        ),
+    )
+
+
+def test_without_waiting_for_replicas_a_masters_death_loses_only_what_was_said_just_before_it(tmp_path: Path) -> None:
+    watched = Watched(tmp_path)
+    try:
+        backend = RedisBackend(Where("redis+sentinel", watched.place, {"timeoutMs": "20000"}), reading.marks)
+        given = [f"message {number}" for number in range(200)]
+        for number, content in enumerate(given):
+            if number == 60:
+                watched.servers[0].kill()
+            backend.append("mia", [record(content, retry=False)])
+        archives = sorted(backend.archives("mia"), key=lambda archive: archive.stat.id)
+        contents = [content for one in archives for content in said(stored(backend, "mia", one.name))]
+        assert len(contents) >= 100, "two archivals at least, whatever was lost"
+        contents += said(stored(backend, "mia")) if len(contents) < 200 else []
+        # In order, none twice; what was lost had been acknowledged before the death, and none after it.
+        assert contents[: contents.index("message 60")] == given[: contents.index("message 60")]
+        assert contents[contents.index("message 60") :] == given[60:]
+        backend.close()
+    finally:
+        watched.kill()
+
+
+def test_a_masters_death_under_appends_loses_and_doubles_nothing_that_replicas_have(tmp_path: Path) -> None:
+    watched = Watched(tmp_path)
+    try:
+        where = Where("redis+sentinel", watched.place, {"waitReplicas": "1", "timeoutMs": "2000"})
+        append_through_a_death(where, watched.servers[0], watched.servers[1])
+    finally:
+        watched.kill()
+
+
+def test_a_cluster_masters_death_under_appends_loses_and_doubles_nothing_that_replicas_have(tmp_path: Path) -> None:
+    cluster = Cluster(tmp_path, replicas=1)
+    try:
+        where = Where("redis+cluster", cluster.place, {"waitReplicas": "1", "timeoutMs": "2000"})
+        # The master of this user's slot: the one that its bytes are on.
+        backend = RedisBackend(where, reading.marks)
+        backend.append("mia", [record("at first")])
+        backend.close()
+        (master,) = [node for node in cluster.nodes[:3] if has_bytes(node)]
+        append_through_a_death(where, master, cluster.nodes[3 + cluster.nodes.index(master)])
+    finally:
+        cluster.kill()
+
+
+def has_bytes(node: Server) -> bool:
+    with node.client() as client:
+        return bool(list(client.scan_iter("*bytes:*")))
+
+
+def append_through_a_death(where: Where, master: Server, replica: Server) -> None:
+    backend = RedisBackend(where, reading.marks)
+    acknowledged = []
+    unknown = []
+    for number in range(60):
+        if number == 20:
+            master.kill()
+        content = f"message {number}"
+        try:
+            backend.append("mia", [record(content, retry=False)])
+            acknowledged.append(content)
+        except DeadlineExceeded:
+            # Stored by the new master, which has no replica that could confirm it.
+            unknown.append(content)
+            break
+        except Unreachable:
+            unknown.append(content)
+    wait_until(replica, lambda client: client.info("replication")["role"] == "master")
+    # With no replica left nothing more can be confirmed; what was stored is there, once.
+    alone = RedisBackend(Where(where.scheme, where.place, {"timeoutMs": "20000"}), reading.marks)
+    alone.append("mia", [record("at last")])
+    contents = [content for content in said(stored(alone, "mia")) if content.startswith("message")]
+    assert len(contents) == len(set(contents))
+    assert [content for content in contents if content in acknowledged] == acknowledged
+    assert set(contents) <= {*acknowledged, *unknown}
+    assert len(acknowledged) == 20
+    for one in (backend, alone):
+        one.close()
