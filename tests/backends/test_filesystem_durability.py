@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from potofs.backends.base import Backend, Record
+from potofs.backends.filesystem import files
 from potofs.backends.filesystem.sync import GroupSync
 from potofs.errors import LockContended, NotFound
 from tests.backends.kit import joined, names_of, open_filesystem, record, records, stored
@@ -23,7 +24,8 @@ class Disk:
         self._users = users
         self.asked: list[str] = []
         self.fails = False
-        real = {name: getattr(os, name) for name in ("fdatasync", "fsync", "rename", "pwrite")}
+        real = {name: getattr(os, name) for name in ("fdatasync", "fsync", "pwrite")}
+        rename_new = files.rename_new
 
         def sync(descriptor: int) -> None:
             self._note("", os.readlink(f"/proc/self/fd/{descriptor}"))
@@ -33,14 +35,15 @@ class Disk:
 
         def rename(old: str, new: str) -> None:
             self._note("rename ", new)
-            real["rename"](old, new)
+            rename_new(old, new)
 
         def pwrite(descriptor: int, data: bytes, offset: int) -> int:
             self._note("write again ", os.readlink(f"/proc/self/fd/{descriptor}"))
             written: int = real["pwrite"](descriptor, data, offset)
             return written
 
-        for name, fake in {"fdatasync": sync, "fsync": sync, "rename": rename, "pwrite": pwrite}.items():
+        monkeypatch.setattr(files, "rename_new", rename)
+        for name, fake in {"fdatasync": sync, "fsync": sync, "pwrite": pwrite}.items():
             monkeypatch.setattr(os, name, fake)
 
     def _note(self, what: str, path: str) -> None:
@@ -130,6 +133,34 @@ def test_an_archive_is_on_disk_before_it_has_its_name_and_never_without_one(
     disk.take()
     backend.archive("mia", "refund")
     assert disk.take() == [CURRENT, "rename mia/dialogs/archived/refund.yaml", "mia/dialogs/archived", "mia/dialogs"]
+
+
+def test_restoring_is_durable_like_archiving(on_files: Callable[..., Backend], disk: Disk) -> None:
+    backend = on_files()
+    backend.append("mia", records(0, 1))
+    backend.archive("mia", "refund")
+    disk.take()
+    backend.restore("mia", "refund")
+    assert disk.take() == [f"rename {CURRENT}", "mia/dialogs", "mia/dialogs/archived"]
+
+
+def test_no_archive_is_taken_away_before_its_compressed_form_is_on_disk_whatever_the_setting(
+    on_files: Callable[..., Backend], disk: Disk
+) -> None:
+    backend = on_files(fsync="never")
+    backend.append("mia", records(0, 100))
+    (archive,) = names_of(backend, "mia")
+    disk.take()
+    backend.compress("mia", archive)
+    asked = [line for line in disk.take() if "write again" not in line]
+    assert asked[0].endswith(".new")
+    assert asked[1:3] == [f"rename mia/dialogs/archived/{archive}.yaml.gz", "mia/dialogs/archived"]
+    assert asked[3].endswith(".id")
+    assert asked[4:] == ["mia/dialogs/archived"]
+    backend.restore("mia", archive)
+    asked = [line for line in disk.take() if "write again" not in line]
+    assert asked[0].endswith(".id"), "its bytes, before it has its name"
+    assert asked[1:] == [f"rename {CURRENT}", "mia/dialogs", "mia/dialogs/archived"]
 
 
 def test_a_copy_and_a_new_user_are_durable_with_their_folders(on_files: Callable[..., Backend], disk: Disk) -> None:

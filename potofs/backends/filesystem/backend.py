@@ -6,10 +6,8 @@ files after it has the lock. What is appended goes out in one write(2).
 
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-
-import msgspec
 
 from potofs import names, times
 from potofs.backends.base import (
@@ -17,6 +15,7 @@ from potofs.backends.base import (
     Appended,
     Archived,
     Backend,
+    Capability,
     Fence,
     Mark,
     Reader,
@@ -29,24 +28,37 @@ from potofs.backends.base import (
     seam,
 )
 from potofs.backends.filesystem import files
+from potofs.backends.filesystem.archives import Archives
+from potofs.backends.filesystem.conversations import Conversations, Opened, last_appended, must_exist
+from potofs.backends.filesystem.fence import FenceFile
 from potofs.backends.filesystem.index import Contents, Index
 from potofs.backends.filesystem.layout import DIRECTORY_MODE, FILE_MODE, Layout
 from potofs.backends.filesystem.lock import UserLocks
 from potofs.backends.filesystem.sync import GroupSync, sync_directory
 from potofs.config import FilesystemSettings, Where
-from potofs.errors import AlreadyExists, InvalidName, LockContended, NameTooLong, NotFound
+from potofs.errors import AlreadyExists, LockContended, NotFound
+
+# How long an archive has to be left alone before it is compressed where programs write that take no lock (nanoseconds).
+_LEFT_ALONE = 3600 * 10**9
 
 
 class FilesystemBackend(Backend):
     """Conversations as files under the root `where.place`."""
+
+    capabilities = frozenset({Capability.PERSISTENCE, Capability.ARCHIVAL, Capability.COMPRESSION})
 
     def __init__(self, where: Where, scan: Scan) -> None:
         self._settings = where.settings(FilesystemSettings)
         self._layout = Layout(where.place)
         self._scan = scan
         self._locks = UserLocks(self._layout.lock, self._settings.lock_timeout_ms)
-        self._index = Index(scan, self._open_newest_archive, lambda user: files.changed(self._layout.archived(user)))
+        self._fence = FenceFile(self._layout)
+        self._conversations = Conversations(self._layout)
+        self._index = Index(
+            scan, self._conversations.newest_archive, lambda user: files.changed(self._layout.archived(user))
+        )
         self._syncs = GroupSync()
+        self._archives = Archives(self._layout, self._conversations, self._syncs, durable=self._durable)
         self.append_blocks = self._settings.fsync == "always"
         self.sync_on_close = self._settings.fsync == "close"
 
@@ -62,7 +74,7 @@ class FilesystemBackend(Backend):
     # Users
 
     def users(self) -> Iterator[str]:
-        return self._named(self._layout.users, names.decode, directories=True)
+        return self._conversations.users()
 
     def users_changed(self) -> int:
         return files.changed(self._layout.users)
@@ -72,14 +84,15 @@ class FilesystemBackend(Backend):
 
     def create_user(self, user: str, profile: bytes) -> None:
         files.make_directories(self._layout.users, durable=self._durable)
-        try:
-            os.mkdir(self._layout.user(user), DIRECTORY_MODE)
-        except FileExistsError:
-            raise AlreadyExists(f"user {user!r} exists already") from None
-        self._make_folders(user)
-        # Another writer that found the folder without it was as quick.
-        with suppress(FileExistsError):
-            files.create_whole(self._layout.profile(user), profile, durable=self._durable)
+        with self._fence.open_for_users(wait=True):
+            try:
+                os.mkdir(self._layout.user(user), DIRECTORY_MODE)
+            except FileExistsError:
+                raise AlreadyExists(f"user {user!r} exists already") from None
+            files.make_directories(self._layout.archived(user), durable=False)
+            # Another writer that found the folder without it was as quick.
+            with suppress(FileExistsError):
+                files.create_whole(self._layout.profile(user), profile, durable=self._durable)
         if self._durable:
             self._sync_folders(user)
 
@@ -97,25 +110,13 @@ class FilesystemBackend(Backend):
     # Conversations
 
     def stat(self, user: str, archive: str | None = None) -> Stat:
-        with self._must_exist(user, archive):
-            stat = files.stat_of(os.stat(self._layout.conversation(user, archive)))
-        if not stat.size and archive is None:
-            raise self._not_found(user, archive)
-        return stat
+        return self._conversations.stat(user, archive)
 
-    def open(self, user: str, archive: str | None = None) -> files.FileReader:
-        with self._must_exist(user, archive):
-            reader = files.FileReader(self._layout.conversation(user, archive))
-        if archive is None and not reader.stat().size:
-            reader.close()
-            raise self._not_found(user, archive)
-        return reader
-
-    def archives(self, user: str) -> list[Archived]:
-        return self._listed(self._layout.archived(user))
+    def open(self, user: str, archive: str | None = None) -> Opened:
+        return self._conversations.open(user, archive)
 
     def append(self, user: str, records: Sequence[Record], *, wait: bool = True) -> Appended:
-        self._make_folders(user)
+        self._make_folders(user, wait=wait)
         with self._changing(user, wait=wait):
             descriptor = self._open_current(user)
             try:
@@ -127,7 +128,7 @@ class FilesystemBackend(Backend):
                     contents = self._write(user, descriptor, contents, fresh)
                 archived_as = None
                 if self._reaches_threshold(contents):
-                    archived_as = self._archive(user, descriptor, None)
+                    archived_as = self._archive(user, None)
             except BaseException:
                 os.close(descriptor)
                 raise
@@ -145,7 +146,7 @@ class FilesystemBackend(Backend):
         return Appended(len(fresh), archived_as)
 
     def sync(self, user: str) -> None:
-        archives = sorted(self.archives(user), key=_last_appended)
+        archives = sorted(self.archives(user), key=last_appended)
         # Nothing is archived that is not on disk, unless fsync says never. The newest all the same: it may have been
         # the running one until now, and another server, told never, has archived it.
         for archive in [None, *(archive.name for archive in (archives[-1:] if self._durable else archives))]:
@@ -158,23 +159,66 @@ class FilesystemBackend(Backend):
             sync_directory(self._layout.archived(user))
             self._sync_folders(user)
 
+    def set_times(self, user: str, archive: str | None, mtime_ns: int) -> None:
+        self.stat(user, archive)
+        with self._changing(user), must_exist(user, archive):
+            path = self._layout.conversation(user, archive)
+            if archive is not None and self._conversations.is_compressed(user, archive):
+                path = self._layout.compressed(user, archive)
+            os.utime(path, ns=(mtime_ns, mtime_ns))
+            if archive is not None:
+                # Another may be the newest now.
+                self._archives.touch(user)
+                self._index.forget(user)
+
+    # Archives
+
+    def archives(self, user: str) -> list[Archived]:
+        return self._conversations.archives(user)
+
     def archive(self, user: str, name: str | None = None, *, wait: bool = True) -> str:
         self.stat(user)
         # Another program may have made the user's folders, and not this one.
-        self._make_folders(user)
+        self._make_folders(user, wait=wait)
         with self._changing(user, wait=wait):
             self.stat(user)
-            descriptor = self._open_current(user)
-            try:
-                return self._archive(user, descriptor, name)
-            finally:
-                os.close(descriptor)
+            return self._archive(user, name)
 
-    def set_times(self, user: str, archive: str | None, mtime_ns: int) -> None:
-        with self._must_exist(user, archive):
-            os.utime(self._layout.conversation(user, archive), ns=(mtime_ns, mtime_ns))
-        if archive is not None:
-            self._index.forget(user)  # Another may be the newest now.
+    def restore(self, user: str, archive: str, *, swap: bool = True) -> str | None:
+        self.stat(user, archive)
+        with self._changing(user):
+            self.stat(user, archive)
+            # Two renames, and in between the user has no running conversation: whoever is killed there has archived,
+            # and restoring once more does the rest.
+            swapped = self._make_way(user, swap=swap)
+            try:
+                self._archives.restore(user, archive)
+            except FileExistsError:
+                raise self._is_there(user, None) from None
+            finally:
+                self._index.forget(user)
+            return swapped
+
+    def rename_archive(self, user: str, archive: str, name: str) -> None:
+        self.stat(user, archive)
+        names.archive_file(name)
+        with self._changing(user):
+            self._archives.rename(user, archive, name)
+            self._index.forget(user)
+
+    def compress(self, user: str, archive: str) -> int:
+        self.stat(user, archive)
+        self._fence.get().check()
+        saved = 0
+        if not self._conversations.is_compressed(user, archive) and self._is_left_alone(user, archive):
+            with self._archives.compressed(user, archive) as made:
+                if made is not None:
+                    with self._changing(user):
+                        saved = self._archives.replace(user, archive, made)
+        with self._changing(user):
+            # Here, so that the one that was read in while it was compressed comes to its turn too.
+            self._archives.empty_numbers(user)
+        return saved
 
     # Copying
 
@@ -187,6 +231,7 @@ class FilesystemBackend(Backend):
     # What could not become a message
 
     def set_aside(self, user: str, data: bytes) -> str:
+        """Whatever the fence is: these bytes were taken in before, and are nowhere else."""
         files.make_directories(self._layout.rejected(user), durable=self._durable)
         base = times.compact(time.time_ns())
         while True:
@@ -196,14 +241,16 @@ class FilesystemBackend(Backend):
                 return name
 
     def set_asides(self, user: str) -> list[Archived]:
-        return self._listed(self._layout.rejected(user))
+        return self._conversations.set_asides(user)
 
     def open_set_aside(self, user: str, name: str) -> Reader:
-        with self._must_exist(user, name):
+        with must_exist(user, name):
             return files.FileReader(self._layout.set_aside(user, name))
 
     def remove_set_aside(self, user: str, name: str) -> None:
-        with self._must_exist(user, name):
+        with must_exist(user, name):
+            os.stat(self._layout.set_aside(user, name))
+        with self._changing(user), must_exist(user, name):
             os.unlink(self._layout.set_aside(user, name))
 
     # The place
@@ -231,17 +278,11 @@ class FilesystemBackend(Backend):
         )
 
     def fence(self) -> Fence:
-        try:
-            with files.FileReader(self._layout.fence) as file:
-                return msgspec.json.decode(file.read_all(), type=Fence)
-        except FileNotFoundError:
-            return Fence()
+        return self._fence.get()
 
     def set_fence(self, fence: Fence) -> None:
-        files.make_directories(os.path.dirname(self._layout.fence), durable=self._durable)
-        with suppress(FileNotFoundError):
-            os.unlink(self._layout.fence)
-        files.create_whole(self._layout.fence, msgspec.json.encode(fence), durable=self._durable)
+        """Raises DeadlineExceeded if a change goes on for too long; the fence is set by then, and can be set again."""
+        self._fence.set(fence)
         for user in self.users():
             # Whoever saw the old one holds a lock.
             with self._locks.held(user, wait=True):
@@ -250,21 +291,22 @@ class FilesystemBackend(Backend):
     # Inside
 
     @contextmanager
-    def _changing(self, user: str, *, wait: bool) -> Iterator[None]:
-        """Holds the lock of a user to change something, if that may be."""
+    def _changing(self, user: str, *, wait: bool = True) -> Iterator[None]:
+        """Holds the lock of a user to change something, if that may be; raises Fenced too."""
         with self._locks.held(user, wait=wait):
-            self.fence().check()
+            self._fence.get().check()
             yield
 
     @property
     def _durable(self) -> bool:
         return self._settings.fsync != "never"
 
-    def _make_folders(self, user: str) -> None:
+    def _make_folders(self, user: str, *, wait: bool = True) -> None:
         archived = self._layout.archived(user)
         if not os.path.isdir(archived):
-            # Whoever needs it durable calls `_sync_folders` in the end: here it may be somebody else who made them.
-            files.make_directories(archived, durable=False)
+            with self._fence.open_for_users(wait=wait):
+                # Whoever needs it durable calls `_sync_folders` in the end: here it may be somebody else who made them.
+                files.make_directories(archived, durable=False)
 
     def _sync_folders(self, user: str) -> None:
         """Makes durable where a user's conversations are, up to the folder of all users."""
@@ -310,7 +352,7 @@ class FilesystemBackend(Backend):
         else:
             size = os.fstat(descriptor).st_size
             data = seam(os.pread(descriptor, len(RECORD_END), max(0, size - len(RECORD_END)))) + data
-        end = files.append_whole(descriptor, data)
+        end = files.append_whole(descriptor, data, cut_back=not self._settings.foreign_writers)
         if contents.covered + len(data) == end:
             contents.add(fresh, data)
             return contents
@@ -321,88 +363,51 @@ class FilesystemBackend(Backend):
     def _reaches_threshold(self, contents: Contents, more: int = 0) -> bool:
         return 0 < self._settings.archive_at <= contents.count + more
 
-    def _archive(self, user: str, descriptor: int, name: str | None) -> str:
-        """Renames the running conversation, opened as `descriptor`, into an archive; the caller holds the lock."""
-
-        def is_taken(name: str) -> bool:
-            return os.path.lexists(self._layout.conversation(user, name))
-
-        if name is None:
-            name = names.first_free(times.compact(time.time_ns()), is_taken)
-        elif is_taken(name):
-            raise AlreadyExists(
-                f"user {user!r} has an archive {name!r} already; nothing is replaced, take another name"
-            )
-        if self._durable:
-            self._syncs.sync(descriptor)
-        os.rename(self._layout.conversation(user, None), self._layout.conversation(user, name))
-        if self._durable:
-            # First where it arrives: after a power failure it may have two names, but never none.
-            sync_directory(self._layout.archived(user))
-            sync_directory(self._layout.dialogs(user))
+    def _archive(self, user: str, name: str | None) -> str:
+        """Turns the running conversation into an archive; the caller holds the lock."""
+        descriptor = self._open_current(user)
+        try:
+            name = self._archives.archive(user, descriptor, name)
+        finally:
+            os.close(descriptor)
         self._index.forget(user)
         return name
 
-    def _open_newest_archive(self, user: str) -> files.FileReader | None:
-        """The archive that was appended to last."""
-        archives = self.archives(user)
-        if not archives:
-            return None
-        newest = max(archives, key=_last_appended)
-        return files.FileReader(self._layout.conversation(user, newest.name))
+    def _make_way(self, user: str, *, swap: bool) -> str | None:
+        """Archives the running conversation if there is one and that may be; the caller holds the lock."""
+        path = self._layout.conversation(user, None)
+        with suppress(FileNotFoundError):
+            if os.stat(path).st_size:
+                if not swap:
+                    raise self._is_there(user, None)
+                return self._archive(user, None)
+            # An empty conversation is none: a writer made the file and never wrote.
+            os.unlink(path)
+        return None
+
+    def _is_left_alone(self, user: str, archive: str) -> bool:
+        """Whether no program that takes no lock can be expected to write to an archive."""
+        return not self._settings.foreign_writers or time.time_ns() - self.stat(user, archive).ctime_ns > _LEFT_ALONE
+
+    @staticmethod
+    def _is_there(user: str, archive: str | None) -> AlreadyExists:
+        what = "a running conversation" if archive is None else f"an archive {archive!r}"
+        return AlreadyExists(f"user {user!r} has {what} already; nothing is replaced")
 
     def _put(self, user: str, archive: str | None, data: bytes, mtime_ns: int) -> None:
         self._make_folders(user)
         path = self._layout.conversation(user, archive)
         with self._changing(user, wait=True):
-            if archive is None and os.path.exists(path) and not os.path.getsize(path):
-                os.unlink(path)  # An empty conversation is none: a writer made the file and never wrote.
+            if archive is None:
+                self._make_way(user, swap=False)
+            else:
+                self._archives.refuse_taken(user, archive)
             try:
                 files.create_whole(path, data, mtime_ns=mtime_ns, durable=self._durable)
             except FileExistsError:
-                what = "a running conversation" if archive is None else f"an archive {archive!r}"
-                raise AlreadyExists(f"user {user!r} has {what} already; nothing is replaced") from None
+                raise self._is_there(user, archive) from None
             if archive is not None:
-                # By a finer clock than files have on older kernels: every server has to see that there is another one.
-                os.utime(self._layout.archived(user), ns=(time.time_ns(), time.time_ns()))
+                self._archives.touch(user)
             self._index.forget(user)
         if self._durable:
             self._sync_folders(user)
-
-    def _listed(self, folder: str) -> list[Archived]:
-        found = []
-        for name in self._named(folder, names.archive_name, directories=False):
-            # Gone since: renamed, or (what was set aside) removed.
-            with suppress(FileNotFoundError):
-                stat = files.stat_of(os.stat(f"{folder}/{names.archive_file(name)}"))
-                found.append(Archived(name, stat, stat.size))
-        return found
-
-    @staticmethod
-    def _named(folder: str, spelled: Callable[[str], str], *, directories: bool) -> Iterator[str]:
-        """What the entries of a folder stand for; whatever else lies there is left alone."""
-        try:
-            entries = os.scandir(folder)
-        except FileNotFoundError:
-            return
-        with entries:
-            for entry in entries:
-                with suppress(InvalidName, NameTooLong):
-                    if entry.is_dir() == directories:
-                        yield spelled(entry.name)
-
-    @contextmanager
-    def _must_exist(self, user: str, archive: str | None) -> Iterator[None]:
-        try:
-            yield
-        except FileNotFoundError:
-            raise self._not_found(user, archive) from None
-
-    @staticmethod
-    def _not_found(user: str, archive: str | None) -> NotFound:
-        what = "running conversation" if archive is None else f"archive {archive!r}"
-        return NotFound(f"user {user!r} has no {what}")
-
-
-def _last_appended(archive: Archived) -> tuple[int, str]:
-    return archive.stat.mtime_ns, archive.name
