@@ -4,6 +4,7 @@ Reads take no lock: files only grow, and a name changes by rename(2). Every chan
 files after it has the lock. What is appended goes out in one write(2).
 """
 
+import errno
 import os
 import time
 from collections.abc import Iterator, Sequence
@@ -17,7 +18,6 @@ from potofs.backends.base import (
     Backend,
     Capability,
     Fence,
-    Mark,
     Reader,
     Record,
     Scan,
@@ -28,6 +28,7 @@ from potofs.backends.base import (
     seam,
 )
 from potofs.backends.filesystem import files
+from potofs.backends.filesystem.accounts import Accounts
 from potofs.backends.filesystem.archives import Archives
 from potofs.backends.filesystem.conversations import Conversations, Opened, last_appended, must_exist
 from potofs.backends.filesystem.fence import FenceFile
@@ -36,10 +37,17 @@ from potofs.backends.filesystem.layout import DIRECTORY_MODE, FILE_MODE, Layout
 from potofs.backends.filesystem.lock import UserLocks
 from potofs.backends.filesystem.sync import GroupSync, sync_directory
 from potofs.config import FilesystemSettings, Where
-from potofs.errors import AlreadyExists, LockContended, NotFound
+from potofs.errors import AlreadyExists, DeadlineExceeded, LockContended, NotFound
 
 # How long an archive has to be left alone before it is compressed where programs write that take no lock (nanoseconds).
 _LEFT_ALONE = 3600 * 10**9
+
+
+class _Change:
+    """What is being done under a user's lock."""
+
+    #: What the running conversation holds after it, if that is known and it is not gone.
+    contents: Contents | None = None
 
 
 class FilesystemBackend(Backend):
@@ -50,7 +58,6 @@ class FilesystemBackend(Backend):
     def __init__(self, where: Where, scan: Scan) -> None:
         self._settings = where.settings(FilesystemSettings)
         self._layout = Layout(where.place)
-        self._scan = scan
         self._locks = UserLocks(self._layout.lock, self._settings.lock_timeout_ms)
         self._fence = FenceFile(self._layout)
         self._conversations = Conversations(self._layout)
@@ -58,6 +65,7 @@ class FilesystemBackend(Backend):
             scan, self._conversations.newest_archive, lambda user: files.changed(self._layout.archived(user))
         )
         self._syncs = GroupSync()
+        self._accounts = Accounts(self._layout, self._conversations, scan, self._contents)
         self._archives = Archives(self._layout, self._conversations, self._syncs, durable=self._durable)
         self.append_blocks = self._settings.fsync == "always"
         self.sync_on_close = self._settings.fsync == "close"
@@ -93,6 +101,8 @@ class FilesystemBackend(Backend):
             # Another writer that found the folder without it was as quick.
             with suppress(FileExistsError):
                 files.create_whole(self._layout.profile(user), profile, durable=self._durable)
+        with self._locks.held(user, wait=True) as lock:
+            self._accounts.count(user, lock)
         if self._durable:
             self._sync_folders(user)
 
@@ -117,7 +127,7 @@ class FilesystemBackend(Backend):
 
     def append(self, user: str, records: Sequence[Record], *, wait: bool = True) -> Appended:
         self._make_folders(user, wait=wait)
-        with self._changing(user, wait=wait):
+        with self._changing(user, wait=wait) as change:
             descriptor = self._open_current(user)
             try:
                 contents = self._index.current(user, descriptor)
@@ -129,6 +139,8 @@ class FilesystemBackend(Backend):
                 archived_as = None
                 if self._reaches_threshold(contents):
                     archived_as = self._archive(user, None)
+                elif contents.size:
+                    change.contents = contents
             except BaseException:
                 os.close(descriptor)
                 raise
@@ -260,22 +272,30 @@ class FilesystemBackend(Backend):
         return Usage(found.f_frsize, found.f_blocks, found.f_bfree, found.f_bavail)
 
     def totals(self) -> Totals:
-        users = conversations = archives = size = 0
-        marks: list[Mark] = []
+        """Walks users only where programs write that count nothing, and once after each start of the machine."""
+        sums = self._accounts.sums
+        try:
+            if not sums.is_right():
+                self.recount()
+            elif self._settings.foreign_writers:
+                self._count_all()
+            return sums.totals()
+        except OSError as error:
+            if error.errno not in (errno.EROFS, errno.EACCES, errno.EPERM):
+                raise
+            return self._accounts.walked()
+
+    def recount(self) -> None:
+        """Makes the totals true again, whoever changed files behind their back; reads only what was not counted."""
+        self._count_all()
+        self._accounts.sums.recount(self.users)
+
+    def _count_all(self) -> None:
         for user in self.users():
-            users += 1
-            kept = [archive.name for archive in self.archives(user)]
-            archives += len(kept)
-            for archive in [None, *kept]:
-                with suppress(NotFound), self.open(user, archive) as reader:
-                    data = reader.read_all()
-                    conversations += archive is None
-                    size += len(data)
-                    marks += self._scan(data)
-        said = [mark.time_ns for mark in marks if mark.time_ns is not None]
-        return Totals(
-            users, conversations, archives, len(marks), size, min(said, default=None), max(said, default=None)
-        )
+            if not self._accounts.is_counted(user):
+                # Whoever holds a lock for so long counts what it does.
+                with suppress(DeadlineExceeded), self._locks.held(user, wait=True) as lock:
+                    self._accounts.count(user, lock)
 
     def fence(self) -> Fence:
         return self._fence.get()
@@ -288,14 +308,30 @@ class FilesystemBackend(Backend):
             with self._locks.held(user, wait=True):
                 pass
 
+    def close(self) -> None:
+        self._accounts.sums.close()
+
     # Inside
 
     @contextmanager
-    def _changing(self, user: str, *, wait: bool = True) -> Iterator[None]:
-        """Holds the lock of a user to change something, if that may be; raises Fenced too."""
-        with self._locks.held(user, wait=wait):
+    def _changing(self, user: str, *, wait: bool = True) -> Iterator[_Change]:
+        """Holds the lock of a user to change something, if that may be, and counts it; raises Fenced too."""
+        with self._locks.held(user, wait=wait) as lock:
             self._fence.get().check()
-            yield
+            change = _Change()
+            yield change
+            self._accounts.count(user, lock, change.contents)
+
+    def _contents(self, user: str) -> Contents | None:
+        """What the running conversation holds; the caller holds the lock."""
+        try:
+            descriptor = os.open(self._layout.conversation(user, None), os.O_RDONLY)
+        except FileNotFoundError:
+            return None
+        try:
+            return self._index.current(user, descriptor)
+        finally:
+            os.close(descriptor)
 
     @property
     def _durable(self) -> bool:
@@ -367,7 +403,9 @@ class FilesystemBackend(Backend):
         """Turns the running conversation into an archive; the caller holds the lock."""
         descriptor = self._open_current(user)
         try:
+            contents = self._index.current(user, descriptor)
             name = self._archives.archive(user, descriptor, name)
+            self._accounts.note(user, files.stat_of(os.fstat(descriptor)), contents)
         finally:
             os.close(descriptor)
         self._index.forget(user)

@@ -9,7 +9,8 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable
 
-from potofs.backends.base import RECORD_END, Fingerprint, Reader, Record, Scan, seam
+from potofs.backends.base import RECORD_END, Fingerprint, Mark, Reader, Record, Scan, seam
+from potofs.backends.filesystem.totals import Figures, figures_of
 
 # Users whose conversations are remembered, those of the last appends (about 20 kB each).
 _USERS = 2048
@@ -34,7 +35,19 @@ class Contents:
         self._seen = b""
         #: What follows `covered`: bytes without a terminator, which may be a message all the same.
         self.tail = b""
-        self._in_tail: list[Fingerprint] = []
+        self._in_tail: list[Mark] = []
+        # When the first and the last message was said that is covered.
+        _, self._first_ns, self._last_ns = figures_of(())
+
+    @property
+    def size(self) -> int:
+        """Bytes of the conversation, as far as it was looked at."""
+        return self.covered + len(self.tail)
+
+    def figures(self) -> Figures:
+        """What is counted of it as a running conversation."""
+        _, first, last = figures_of(self._in_tail)
+        return Figures(1, 0, self.count, self.size, min(first, self._first_ns), max(last, self._last_ns))
 
     def catch_up(self, descriptor: int) -> bool:
         """Takes in what was appended since; False if these are not the bytes it knows."""
@@ -49,18 +62,13 @@ class Contents:
         end = 0 if not new else (new.rfind(RECORD_END) + len(RECORD_END) if RECORD_END in new else 0)
         self.count -= len(self._in_tail)
         self.tail = new[end:]
-        self._in_tail = self._fingerprints(self.tail)
-        whole = self._fingerprints(new[:end])
-        self._cover(new[:end])
-        self.count += len(whole) + len(self._in_tail)
-        self.given.update(whole)
+        self._in_tail = list(self._scan(self.tail))
+        self._take(list(self._scan(new[:end])), new[:end])
+        self.count += len(self._in_tail)
         return True
 
-    def _fingerprints(self, data: bytes) -> list[Fingerprint]:
-        return [mark.fingerprint for mark in self._scan(data)]
-
     def has(self, fingerprint: Fingerprint) -> bool:
-        return fingerprint in self.given or fingerprint in self._in_tail
+        return fingerprint in self.given or fingerprint in [mark.fingerprint for mark in self._in_tail]
 
     def is_cut_off(self, record: Record) -> bool:
         """Whether the tail is this very record as far as it was written: all that tells it apart, and not all of it."""
@@ -73,11 +81,13 @@ class Contents:
 
     def add(self, records: list[Record], data: bytes) -> None:
         """Accounts for records that were just appended, as `data`, right behind what is covered."""
-        self.given.update(record.mark.fingerprint for record in records)
-        self.count += len(records)
-        self._cover(data)
+        self._take([record.mark for record in records], data)
 
-    def _cover(self, data: bytes) -> None:
+    def _take(self, marks: list[Mark], data: bytes) -> None:
+        count, first, last = figures_of(marks)
+        self.given.update([mark.fingerprint for mark in marks])
+        self.count += count
+        self._first_ns, self._last_ns = min(self._first_ns, first), max(self._last_ns, last)
         self.covered += len(data)
         self._seen = (self._seen + data[-_SEEN:])[-_SEEN:]
 

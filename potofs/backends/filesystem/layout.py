@@ -6,9 +6,11 @@ users/<name>/                     one folder a user; `potofs.names` spells the i
     dialogs/archived/<name>.yaml  archives, or <name>.yaml.gz once they are compressed
     dialogs/archived/.<hex>.id    empty: the file that a compressed archive was, for its number's sake
     dialogs/rejected/<time>.yaml  bytes that were refused
-    .lock                         held by whoever changes something of the user; always empty
+    .archives                     what each archive holds; derived (`accounts`)
+    .lock                         held by whoever changes something of the user; in it, what was counted (`totals`)
 system/fence.json                 whether changes are taken, if that was ever said
-    .lock                         held while that is set, and shared by whoever makes a user's folders
+    totals                        sums over all users; derived
+    .lock                         held while the fence is set, and shared by whoever makes a user's folders
 """
 
 import os
@@ -30,6 +32,7 @@ class Layout:
         self.users = os.path.join(root, "users")
         self.system = os.path.join(root, "system")
         self.fence = f"{self.system}/fence.json"
+        self.totals = f"{self.system}/totals"
         self.fence_lock = f"{self.system}/.lock"
 
     def user(self, user: str) -> str:
@@ -37,6 +40,9 @@ class Layout:
 
     def lock(self, user: str) -> str:
         return f"{self.user(user)}/.lock"
+
+    def archive_index(self, user: str) -> str:
+        return f"{self.user(user)}/.archives"
 
     def profile(self, user: str) -> str:
         return f"{self.user(user)}/metadata.yaml"
