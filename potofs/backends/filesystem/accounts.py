@@ -45,7 +45,7 @@ class Accounts:
     def count(self, user: str, lock: int, contents: Contents | None = None) -> None:
         """Counts a user anew, as far as that has changed; `contents`: of the running conversation, if known."""
         # What was done is done, and not undone because it cannot be counted: the next change counts it too.
-        with suppress(OSError, Busy):
+        try:
             before = counted(lock)
             archives_at = files.changed(self._layout.archived(user))
             if contents is not None:
@@ -62,7 +62,10 @@ class Accounts:
                 contents = contents or self._contents_of(user)
                 current = contents.figures() if contents else NO_FIGURES
             archives = before.archives if before and before.archives_at == archives_at else self._archives(user)
-            self.sums.change(user, lock, before, Counted(0, *state, current, archives))
+            number = before.number + 1 if before else 1
+            self.sums.change(user, lock, before, Counted(number, *state, current, archives))
+        except (OSError, Busy):
+            return
 
     def is_counted(self, user: str) -> bool:
         """Whether a user, whose lock nobody holds, has not changed since it was counted."""

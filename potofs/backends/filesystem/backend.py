@@ -62,7 +62,10 @@ class FilesystemBackend(Backend):
         self._fence = FenceFile(self._layout)
         self._conversations = Conversations(self._layout)
         self._index = Index(
-            scan, self._conversations.newest_archive, lambda user: files.changed(self._layout.archived(user))
+            scan,
+            self._conversations.newest_archive,
+            lambda user: files.changed(self._layout.archived(user)),
+            self._layout.sidecar,
         )
         self._syncs = GroupSync()
         self._accounts = Accounts(self._layout, self._conversations, scan, self._contents)
@@ -141,6 +144,7 @@ class FilesystemBackend(Backend):
                     archived_as = self._archive(user, None)
                 elif contents.size:
                     change.contents = contents
+                    contents.keep()
             except BaseException:
                 os.close(descriptor)
                 raise

@@ -156,6 +156,14 @@ def make_directories(path: str, *, durable: bool) -> None:
             sync_directory(os.path.dirname(path))
 
 
+def size(path: str) -> int:
+    """Bytes of a file; -1 if it is not there."""
+    try:
+        return os.stat(path).st_size
+    except FileNotFoundError:
+        return -1
+
+
 def changed(path: str) -> int:
     """When names in a directory last changed (nanoseconds since 1970); 0 if it is not there."""
     try:

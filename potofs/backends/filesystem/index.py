@@ -8,21 +8,29 @@ import os
 import threading
 from collections import OrderedDict
 from collections.abc import Callable
+from contextlib import suppress
 
 from potofs.backends.base import RECORD_END, Fingerprint, Mark, Reader, Record, Scan, seam
+from potofs.backends.filesystem.sidecar import Kept, Sidecar
 from potofs.backends.filesystem.totals import Figures, figures_of
 
 # Users whose conversations are remembered, those of the last appends (about 20 kB each).
 _USERS = 2048
 # How many of the bytes accounted for have to be where they were: enough to hold a timestamp.
 _SEEN = 512
+# After how many new messages what is known is kept on disk; shorter conversations are read as quickly.
+_KEPT_EVERY = 256
 
 
 class Contents:
     """The messages of one conversation, up to the last record that ends."""
 
-    def __init__(self, conversation: int, scan: Scan) -> None:
+    def __init__(self, conversation: int, scan: Scan, sidecar: Sidecar) -> None:
         self._scan = scan
+        self._sidecar = sidecar
+        # What was given since it was kept last, and up to where that was.
+        self._unkept: list[Fingerprint] = []
+        self._kept_until = 0
         #: The conversation's id.
         self.id = conversation
         #: Bytes that are accounted for; a record ends there.
@@ -48,6 +56,30 @@ class Contents:
         """What is counted of it as a running conversation."""
         _, first, last = figures_of(self._in_tail)
         return Figures(1, 0, self.count, self.size, min(first, self._first_ns), max(last, self._last_ns))
+
+    def recall(self) -> None:
+        """Takes over what is kept on disk; the bytes have yet to say whether it is true."""
+        with suppress(OSError):
+            loaded = self._sidecar.load(self.id)
+            if loaded is not None:
+                kept, self.given = loaded
+                self.covered = self._kept_until = kept.covered
+                self.count, self._first_ns, self._last_ns = kept.messages, kept.first_ns, kept.last_ns
+                self._seen = kept.seen
+
+    def keep(self) -> None:
+        """Keeps on disk what is known, if much has come since."""
+        if len(self._unkept) < _KEPT_EVERY:
+            return
+        # Chunks hold fingerprints of one size.
+        sizes = {len(fingerprint) for fingerprint in self._unkept} | {len(next(iter(self.given)))}
+        messages = self.count - len(self._in_tail)
+        kept = Kept(self.id, self.covered, messages, self._first_ns, self._last_ns, self._seen)
+        # An append does not fail for what is only a help.
+        with suppress(OSError):
+            if len(sizes) == 1 and not self._sidecar.add(self._kept_until, kept, self._unkept):
+                self._sidecar.replace(kept, list(self.given))
+        self._unkept, self._kept_until = [], self.covered
 
     def catch_up(self, descriptor: int) -> bool:
         """Takes in what was appended since; False if these are not the bytes it knows."""
@@ -85,7 +117,9 @@ class Contents:
 
     def _take(self, marks: list[Mark], data: bytes) -> None:
         count, first, last = figures_of(marks)
-        self.given.update([mark.fingerprint for mark in marks])
+        fingerprints = [mark.fingerprint for mark in marks]
+        self.given.update(fingerprints)
+        self._unkept += fingerprints
         self.count += count
         self._first_ns, self._last_ns = min(self._first_ns, first), max(self._last_ns, last)
         self.covered += len(data)
@@ -108,7 +142,9 @@ class Index:
         scan: Scan,
         open_newest_archive: Callable[[str], Reader | None],
         archives_changed: Callable[[str], int],
+        sidecar_of: Callable[[str], str],
     ) -> None:
+        self._sidecar_of = sidecar_of
         self._scan = scan
         self._open_newest_archive = open_newest_archive
         self._archives_changed = archives_changed
@@ -121,10 +157,17 @@ class Index:
         conversation = os.fstat(descriptor).st_ino
         contents = known.current
         if contents is None or contents.id != conversation or not contents.catch_up(descriptor):
-            contents = Contents(conversation, self._scan)
-            contents.catch_up(descriptor)
+            contents = self._new(user, conversation)
+            contents.recall()
+            if not contents.catch_up(descriptor):
+                contents = self._new(user, conversation)
+                contents.catch_up(descriptor)
+            contents.keep()
             known.current, known.previous_at = contents, None
         return contents
+
+    def _new(self, user: str, conversation: int) -> Contents:
+        return Contents(conversation, self._scan, Sidecar(self._sidecar_of(user)))
 
     def was_archived(self, user: str, fingerprint: Fingerprint) -> bool:
         """Whether the newest archive holds a message."""

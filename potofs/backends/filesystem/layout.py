@@ -6,6 +6,7 @@ users/<name>/                     one folder a user; `potofs.names` spells the i
     dialogs/archived/<name>.yaml  archives, or <name>.yaml.gz once they are compressed
     dialogs/archived/.<hex>.id    empty: the file that a compressed archive was, for its number's sake
     dialogs/rejected/<time>.yaml  bytes that were refused
+    .current.idx                  what a long running conversation holds; derived (`sidecar`)
     .archives                     what each archive holds; derived (`accounts`)
     .lock                         held by whoever changes something of the user; in it, what was counted (`totals`)
 system/fence.json                 whether changes are taken, if that was ever said
@@ -43,6 +44,9 @@ class Layout:
 
     def archive_index(self, user: str) -> str:
         return f"{self.user(user)}/.archives"
+
+    def sidecar(self, user: str) -> str:
+        return f"{self.user(user)}/.current.idx"
 
     def profile(self, user: str) -> str:
         return f"{self.user(user)}/metadata.yaml"

@@ -16,7 +16,6 @@ known to be right, and it is counted anew where the machine, or the file's place
     name (up to 255) of the user's folder; all numbers little-endian and signed
 """
 
-import errno
 import fcntl
 import os
 import struct
@@ -59,14 +58,10 @@ class Figures(NamedTuple):
 
     def plus(self, other: "Figures") -> "Figures":
         """Both together."""
-        return Figures(
-            self.conversations + other.conversations,
-            self.archives + other.archives,
-            self.messages + other.messages,
-            self.bytes + other.bytes,
-            min(self.first_ns, other.first_ns),
-            max(self.last_ns, other.last_ns),
-        )
+        a, b, c, d, first, last = self
+        e, f, g, h, other_first, other_last = other
+        earliest = min(first, other_first)
+        return Figures._make((a + e, b + f, c + g, d + h, earliest, max(last, other_last)))
 
     def totals(self, users: int) -> Totals:
         """As totals over so many users."""
@@ -113,12 +108,13 @@ _CHECK = struct.Struct("<I")
 def counted(lock: int) -> Counted | None:
     """What was counted of the user whose lock file is opened as `lock`; None if that was never done."""
     data = os.pread(lock, _COUNTED.size + _CHECK.size, 0)
-    packed = data[: _COUNTED.size]
-    if len(data) < _COUNTED.size + _CHECK.size or data[_COUNTED.size :] != _CHECK.pack(zlib.crc32(packed)):
+    packed = data[:-4]
+    if len(data) < _COUNTED.size + _CHECK.size or data[-4:] != _CHECK.pack(zlib.crc32(packed)):
         return None
     found = _COUNTED.unpack(packed)
     number, current_id, current_size, archives_at = found[:4]
-    return Counted(number, current_id, current_size, archives_at, Figures(*found[4:10]), Figures(*found[10:]))
+    # _make is twice as quick as the call by arguments, and this is on the way of every append.
+    return Counted(number, current_id, current_size, archives_at, Figures._make(found[4:10]), Figures._make(found[10:]))
 
 
 def _note(lock: int, now: Counted) -> None:
@@ -140,17 +136,21 @@ class _Sums(NamedTuple):
     last_ns: int = _NOT_YET
 
     def changed(self, before: Figures | None, after: Figures) -> "_Sums":
+        """With `after` in the place of what was counted of a user before, None if nothing was."""
         new = before is None
-        before = before or NO_FIGURES
-        return _Sums(
-            self.users + new,
-            self.added + new,
-            self.conversations + after.conversations - before.conversations,
-            self.archives + after.archives - before.archives,
-            self.messages + after.messages - before.messages,
-            self.bytes + after.bytes - before.bytes,
-            min(self.first_ns, after.first_ns),
-            max(self.last_ns, after.last_ns),
+        users, added, conversations, archives, messages, size, first, last = self
+        was, now = before or NO_FIGURES, after
+        return _Sums._make(
+            (
+                users + new,
+                added + new,
+                conversations + now[0] - was[0],
+                archives + now[1] - was[1],
+                messages + now[2] - was[2],
+                size + now[3] - was[3],
+                min(first, now[4]),
+                max(last, now[5]),
+            )
         )
 
 
@@ -168,22 +168,26 @@ class TotalsFile:
         # The opened file and the process that opened it: a lock belongs to an open file, which a child shares.
         self._opened: tuple[int, int] | None = None
         # What this process wrote last into each shard: then there is nothing to be taken back.
-        self._written: dict[int, bytes] = {}
+        self._written: dict[int, tuple[bytes, _Sums]] = {}
 
     def change(self, user: str, lock: int, before: Counted | None, now: Counted) -> None:
-        """Counts a user as `now`, after `before`; the caller holds the user's lock, opened as `lock`.
+        """Counts a user as `now`, the next number after `before`; the caller holds the user's lock, opened as `lock`.
 
         Raises OSError, Busy; then it is as if the user's last change had not been counted.
         """
         name = names.encode(user).encode()
         shard = _shard(name)
-        with self._guards[shard], self._locked(self._file(), shard, 1) as file:
-            sums = self._sums(file, shard, name, lock)
-            number = 1 + (before.number if before else 0)
-            after = sums.changed(before.all if before else None, now.all)
-            data = self._write(file, shard, after, sums, number, name)
-            _note(lock, now._replace(number=number))
-            self._written[shard] = data
+        file = self._file()
+        with self._guards[shard]:
+            self._lock(file, shard, 1, _PATIENCE)
+            try:
+                sums = self._sums(file, shard, name, lock)
+                after = sums.changed(before.all if before else None, now.all)
+                data = self._write(file, shard, after, sums, now.number, name)
+                _note(lock, now)
+                self._written[shard] = data, after
+            finally:
+                self._unlock(file, shard, 1)
 
     def is_right(self) -> bool:
         """Whether the sums were counted here, and the machine has run since then; else they may be anything."""
@@ -194,7 +198,7 @@ class TotalsFile:
         # By an opened file of its own: a lock does not keep threads apart that share one.
         descriptor = self._open()
         try:
-            with self._locked(descriptor, 0, _SHARDS, patient=True):
+            with self._locked(descriptor, 0, _SHARDS):
                 found = [self._sums(descriptor, shard, b"", None) for shard in range(_SHARDS)]
         finally:
             os.close(descriptor)
@@ -217,7 +221,7 @@ class TotalsFile:
                     if _shard(name) in left:
                         listed[_shard(name)].append(name)
                 for shard in sorted(left):
-                    with self._locked(descriptor, shard, 1, patient=True):
+                    with self._locked(descriptor, shard, 1):
                         sums = self._sums(descriptor, shard, b"", None)
                         if sums.added == added[shard]:
                             total = _Sums(added=sums.added)
@@ -243,8 +247,11 @@ class TotalsFile:
     def _sums(self, file: int, shard: int, name: bytes, lock: int | None) -> _Sums:
         """A shard's sums, the last change taken back if it did not come to its end; the caller holds the shard."""
         data = os.pread(file, _SHARD.size, _START + shard * _SLOT)
+        written = self._written.get(shard)
+        if written is not None and written[0] == data:
+            return written[1]
         sums, before, number, whose = _unpacked(data)
-        if not whose or data == self._written.get(shard):
+        if not whose:
             return sums
         # Of the user's own record it is known that it cannot change meanwhile: that happens in the shard's lock too.
         found = counted(lock) if whose == name and lock is not None else self._counted(whose)
@@ -270,6 +277,9 @@ class TotalsFile:
             os.close(descriptor)
 
     def _file(self) -> int:
+        opened = self._opened
+        if opened is not None and opened[1] == os.getpid():
+            return opened[0]
         with self._opening:
             if self._opened is None or self._opened[1] != os.getpid():
                 self._opened = self._open(), os.getpid()
@@ -282,25 +292,31 @@ class TotalsFile:
         return os.open(self._layout.totals, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, FILE_MODE)
 
     @contextmanager
-    def _locked(self, file: int, first: int, count: int, *, patient: bool = False) -> Iterator[int]:
-        """Holds shards, among all open files."""
-        start, size = _START + first * _SLOT, count * _SLOT
+    def _locked(self, file: int, first: int, count: int) -> Iterator[None]:
+        """Holds shards, among all open files; for as long as this may wait."""
+        self._lock(file, first, count, 100 * _PATIENCE)
+        try:
+            yield
+        finally:
+            self._unlock(file, first, count)
+
+    @staticmethod
+    def _lock(file: int, first: int, count: int, patience: float) -> None:
+        region = _LOCK.pack(fcntl.F_WRLCK, 0, _START + first * _SLOT, count * _SLOT, 0)
         deadline = 0.0
         while True:
             try:
-                fcntl.fcntl(file, fcntl.F_OFD_SETLK, _LOCK.pack(fcntl.F_WRLCK, 0, start, size, 0))
-                break
-            except OSError as error:
-                if error.errno not in (errno.EAGAIN, errno.EACCES):
-                    raise
-                deadline = deadline or time.monotonic() + _PATIENCE * (100 if patient else 1)
+                fcntl.fcntl(file, fcntl.F_OFD_SETLK, region)
+                return
+            except BlockingIOError:
+                deadline = deadline or time.monotonic() + patience
                 if time.monotonic() > deadline:
                     raise Busy from None
                 time.sleep(_PAUSE)
-        try:
-            yield file
-        finally:
-            fcntl.fcntl(file, fcntl.F_OFD_SETLK, _LOCK.pack(fcntl.F_UNLCK, 0, start, size, 0))
+
+    @staticmethod
+    def _unlock(file: int, first: int, count: int) -> None:
+        fcntl.fcntl(file, fcntl.F_OFD_SETLK, _LOCK.pack(fcntl.F_UNLCK, 0, _START + first * _SLOT, count * _SLOT, 0))
 
     # Where it is right
 
