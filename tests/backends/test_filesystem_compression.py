@@ -361,6 +361,23 @@ def test_what_happens_to_an_archive_while_it_is_compressed_wins(
     assert len(one.archives("mia")) == (what != "restore")
 
 
+def test_an_archive_that_another_server_compressed_just_before_is_left_to_it(
+    on_files: Callable[..., Backend], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, other = (on_files(fsync="never") for _ in range(2))
+    one.put_archive("mia", "refund", noise(10_000), 1)
+    reader = files.FileReader
+
+    def late(path: str) -> files.FileReader:
+        monkeypatch.undo()
+        assert other.compress("mia", "refund") > 0
+        return reader(path)
+
+    monkeypatch.setattr(files, "FileReader", late)
+    assert one.compress("mia", "refund") == 0
+    assert stored(one, "mia", "refund") == noise(10_000)
+
+
 # What other programs made
 
 

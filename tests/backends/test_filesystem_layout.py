@@ -177,6 +177,7 @@ def test_a_read_only_root_can_be_read(read_only: Path) -> None:
     backend = FilesystemBackend(Where("file", str(read_only / "journal")), reading.marks)
     backend.prepare(create=False)
     assert stored(backend, "mia") == joined(records(0, 1))
+    assert backend.totals().messages == 1
     for attempt in (
         lambda: backend.append("mia", records(1, 2)),
         lambda: backend.archive("mia"),

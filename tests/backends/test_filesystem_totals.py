@@ -165,6 +165,28 @@ def test_threads_and_processes_together_count_every_message_once(tmp_path: Path,
     assert backend.totals().messages == 2 * 120 + 300
 
 
+def test_after_processes_were_killed_the_next_change_makes_it_exact(tmp_path: Path, users: Path) -> None:
+    chance = random.Random(4)
+    open_filesystem(tmp_path).totals()
+    for turn in range(8):
+        process = writer.start(tmp_path, "mia", "w", turn * 1000, 0, "fsync=never", "archiveThreshold=30")
+        assert process.stdout is not None
+        writer.begin(process)
+        for _ in range(chance.randint(1, 200)):
+            process.stdout.readline()
+        os.kill(process.pid, 9)
+        process.communicate(timeout=60)
+    backend = open_filesystem(tmp_path, fsync="never")
+    backend.append("mia", records(9000, 9001))
+    assert backend.totals() == walked(users)
+
+
+def test_a_user_that_only_has_what_was_set_aside_counts(backend: Backend, users: Path) -> None:
+    backend.totals()
+    backend.set_aside("mia", b"refused")
+    assert backend.totals() == walked(users) == Totals(1, 0, 0, 0, 0, None, None)
+
+
 # Counting anew
 
 

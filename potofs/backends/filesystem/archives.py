@@ -104,8 +104,13 @@ class Archives:
 
         Without the lock: an archive does not change. What may happen to its name meanwhile, `replace` looks at.
         """
-        with must_exist(user, archive):
+        try:
             plain = files.FileReader(self._layout.conversation(user, archive))
+        except FileNotFoundError:
+            # Compressed by another server a moment ago; else it is not there.
+            self._conversations.stat(user, archive)
+            yield None
+            return
         folder = self._layout.archived(user)
         with plain, files.scratch(folder) as (descriptor, path):
             stat, token = plain.stat(), os.urandom(gzipped.TOKEN_SIZE)
@@ -144,8 +149,14 @@ class Archives:
         self.touch(user)
         return stat.size - made.size
 
-    def empty_numbers(self, user: str) -> None:
-        """Frees what files still hold that only keep a number, unless somebody reads in one since before."""
+    def empty_numbers(self, user: str, token: bytes | None) -> None:
+        """Frees what files still hold that only keep a number, unless somebody reads in one since before.
+
+        That of `token` first, which was just put in place: mostly there is no other to look for.
+        """
+        if token is not None:
+            with suppress(FileNotFoundError):
+                _empty(self._layout.number(user, token))
         with suppress(FileNotFoundError), os.scandir(self._layout.archived(user)) as entries:
             kept = [entry.path for entry in entries if entry.name.startswith(".") and entry.name.endswith(NUMBER)]
             full = {path for path in kept if os.stat(path).st_size}

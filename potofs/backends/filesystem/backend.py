@@ -12,7 +12,6 @@ from contextlib import contextmanager, suppress
 
 from potofs import names, times
 from potofs.backends.base import (
-    RECORD_END,
     Appended,
     Archived,
     Backend,
@@ -25,7 +24,6 @@ from potofs.backends.base import (
     Totals,
     Usage,
     new_ones,
-    seam,
 )
 from potofs.backends.filesystem import files
 from potofs.backends.filesystem.accounts import Accounts
@@ -33,8 +31,9 @@ from potofs.backends.filesystem.archives import Archives
 from potofs.backends.filesystem.conversations import Conversations, Opened, last_appended, must_exist
 from potofs.backends.filesystem.fence import FenceFile
 from potofs.backends.filesystem.index import Contents, Index
-from potofs.backends.filesystem.layout import DIRECTORY_MODE, FILE_MODE, Layout
+from potofs.backends.filesystem.layout import DIRECTORY_MODE, Layout
 from potofs.backends.filesystem.lock import UserLocks
+from potofs.backends.filesystem.running import Running
 from potofs.backends.filesystem.sync import GroupSync, sync_directory
 from potofs.config import FilesystemSettings, Where
 from potofs.errors import AlreadyExists, DeadlineExceeded, LockContended, NotFound
@@ -68,7 +67,8 @@ class FilesystemBackend(Backend):
             self._layout.sidecar,
         )
         self._syncs = GroupSync()
-        self._accounts = Accounts(self._layout, self._conversations, scan, self._contents)
+        self._running = Running(self._layout, self._index, self._syncs, cut_back=not self._settings.foreign_writers)
+        self._accounts = Accounts(self._layout, self._conversations, scan, self._running.contents)
         self._archives = Archives(self._layout, self._conversations, self._syncs, durable=self._durable)
         self.append_blocks = self._settings.fsync == "always"
         self.sync_on_close = self._settings.fsync == "close"
@@ -104,8 +104,7 @@ class FilesystemBackend(Backend):
             # Another writer that found the folder without it was as quick.
             with suppress(FileExistsError):
                 files.create_whole(self._layout.profile(user), profile, durable=self._durable)
-        with self._locks.held(user, wait=True) as lock:
-            self._accounts.count(user, lock)
+        self._count(user)
         if self._durable:
             self._sync_folders(user)
 
@@ -131,14 +130,14 @@ class FilesystemBackend(Backend):
     def append(self, user: str, records: Sequence[Record], *, wait: bool = True) -> Appended:
         self._make_folders(user, wait=wait)
         with self._changing(user, wait=wait) as change:
-            descriptor = self._open_current(user)
+            descriptor = self._running.open(user)
             try:
                 contents = self._index.current(user, descriptor)
-                fresh = new_ones(records, lambda record: self._was_given(user, contents, record))
+                fresh = new_ones(records, lambda record: self._running.was_given(user, contents, record))
                 if not wait and self.sync_on_close and self._reaches_threshold(contents, len(fresh)):
                     raise LockContended(f"user {user!r}: archiving waits for the disk")
                 if fresh:
-                    contents = self._write(user, descriptor, contents, fresh)
+                    contents = self._running.write(user, descriptor, contents, fresh)
                 archived_as = None
                 if self._reaches_threshold(contents):
                     archived_as = self._archive(user, None)
@@ -169,7 +168,7 @@ class FilesystemBackend(Backend):
             with suppress(NotFound), self.open(user, archive) as reader:
                 if self._syncs.is_doubtful(reader.fileno()):
                     with self._locks.held(user, wait=True):
-                        self._write_again(user, reader.fileno())
+                        self._running.write_again(user, reader.fileno())
                 self._syncs.sync(reader.fileno())
         with suppress(FileNotFoundError):
             sync_directory(self._layout.archived(user))
@@ -225,15 +224,16 @@ class FilesystemBackend(Backend):
     def compress(self, user: str, archive: str) -> int:
         self.stat(user, archive)
         self._fence.get().check()
-        saved = 0
+        saved, token = 0, None
         if not self._conversations.is_compressed(user, archive) and self._is_left_alone(user, archive):
             with self._archives.compressed(user, archive) as made:
                 if made is not None:
                     with self._changing(user):
                         saved = self._archives.replace(user, archive, made)
+                        token = made.token
         with self._changing(user):
-            # Here, so that the one that was read in while it was compressed comes to its turn too.
-            self._archives.empty_numbers(user)
+            # Now that it is closed; and if not, with the next.
+            self._archives.empty_numbers(user, token)
         return saved
 
     # Copying
@@ -248,7 +248,10 @@ class FilesystemBackend(Backend):
 
     def set_aside(self, user: str, data: bytes) -> str:
         """Whatever the fence is: these bytes were taken in before, and are nowhere else."""
+        is_new = not self.has_user(user)
         files.make_directories(self._layout.rejected(user), durable=self._durable)
+        if is_new:
+            self._count(user)
         base = times.compact(time.time_ns())
         while True:
             name = names.first_free(base, lambda name: os.path.lexists(self._layout.set_aside(user, name)))
@@ -297,9 +300,12 @@ class FilesystemBackend(Backend):
     def _count_all(self) -> None:
         for user in self.users():
             if not self._accounts.is_counted(user):
-                # Whoever holds a lock for so long counts what it does.
-                with suppress(DeadlineExceeded), self._locks.held(user, wait=True) as lock:
-                    self._accounts.count(user, lock)
+                self._count(user)
+
+    def _count(self, user: str) -> None:
+        # Whoever holds a lock for so long counts what it does.
+        with suppress(DeadlineExceeded), self._locks.held(user, wait=True) as lock:
+            self._accounts.count(user, lock)
 
     def fence(self) -> Fence:
         return self._fence.get()
@@ -326,17 +332,6 @@ class FilesystemBackend(Backend):
             yield change
             self._accounts.count(user, lock, change.contents)
 
-    def _contents(self, user: str) -> Contents | None:
-        """What the running conversation holds; the caller holds the lock."""
-        try:
-            descriptor = os.open(self._layout.conversation(user, None), os.O_RDONLY)
-        except FileNotFoundError:
-            return None
-        try:
-            return self._index.current(user, descriptor)
-        finally:
-            os.close(descriptor)
-
     @property
     def _durable(self) -> bool:
         return self._settings.fsync != "never"
@@ -353,59 +348,12 @@ class FilesystemBackend(Backend):
         for folder in (self._layout.dialogs(user), self._layout.user(user), self._layout.users):
             sync_directory(folder)
 
-    def _was_given(self, user: str, contents: Contents, record: Record) -> bool:
-        """Whether the conversation or the newest archive holds a record, and not just the beginning of it."""
-        fingerprint = record.mark.fingerprint
-        return (contents.has(fingerprint) and not contents.is_cut_off(record)) or self._index.was_archived(
-            user, fingerprint
-        )
-
-    def _open_current(self, user: str) -> int:
-        """The running conversation, opened to append; the caller holds the lock."""
-        path = self._layout.conversation(user, None)
-        descriptor = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, FILE_MODE)
-        try:
-            if self._syncs.is_doubtful(descriptor):
-                self._write_again(user, descriptor)
-        except BaseException:
-            os.close(descriptor)
-            raise
-        return descriptor
-
-    def _write_again(self, user: str, descriptor: int) -> None:
-        """Brings a file back from a failed sync; the caller holds the lock.
-
-        A second sync alone would succeed and mean nothing, and a message given once more would be taken for stored.
-        """
-        # Reopened by number, for it may have another name by now.
-        files.write_again(f"/proc/self/fd/{descriptor}")
-        # What the disk refused may be gone: only what is there now was given before.
-        self._index.forget(user)
-        self._syncs.trust(descriptor)
-
-    def _write(self, user: str, descriptor: int, contents: Contents, fresh: list[Record]) -> Contents:
-        """Appends records, and returns what the conversation holds then; the caller holds the lock."""
-        data = b"".join([record.data for record in fresh])
-        if contents.is_cut_off(fresh[0]):
-            # A writer was killed in its metadata. Whole but for those, it would stay beside its second try for ever.
-            data = data[len(contents.tail) :]
-        else:
-            size = os.fstat(descriptor).st_size
-            data = seam(os.pread(descriptor, len(RECORD_END), max(0, size - len(RECORD_END)))) + data
-        end = files.append_whole(descriptor, data, cut_back=not self._settings.foreign_writers)
-        if contents.covered + len(data) == end:
-            contents.add(fresh, data)
-            return contents
-        # Torn bytes before it have an end now, and what that makes of them only the bytes can say; or another
-        # program appended meanwhile.
-        return self._index.current(user, descriptor)
-
     def _reaches_threshold(self, contents: Contents, more: int = 0) -> bool:
         return 0 < self._settings.archive_at <= contents.count + more
 
     def _archive(self, user: str, name: str | None) -> str:
         """Turns the running conversation into an archive; the caller holds the lock."""
-        descriptor = self._open_current(user)
+        descriptor = self._running.open(user)
         try:
             contents = self._index.current(user, descriptor)
             name = self._archives.archive(user, descriptor, name)
