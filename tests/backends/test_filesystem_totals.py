@@ -15,6 +15,7 @@ from potofs.backends.base import Backend, Fence, Totals
 from potofs.backends.filesystem import totals
 from potofs.backends.filesystem.backend import FilesystemBackend
 from potofs.config import Where
+from potofs.errors import DeadlineExceeded
 from potofs.journal import reading
 from tests.backends import writer
 from tests.backends.kit import joined, open_filesystem, record, records
@@ -140,6 +141,8 @@ def test_one_who_was_stopped_in_a_shard_holds_up_nobody_for_long(
     with (users.parent / "system/totals").open("r+b") as file:
         fcntl.fcntl(file, fcntl.F_OFD_SETLK, totals._LOCK.pack(fcntl.F_WRLCK, 0, 0, 0, 0))
         assert backend.append("mia", records(1, 2)).stored == 1
+        with pytest.raises(DeadlineExceeded):
+            backend.totals()
     backend.append("mia", records(2, 3))
     assert backend.totals() == walked(users)
 
@@ -229,6 +232,18 @@ def test_users_and_archives_removed_behind_its_back_are_made_up_for_by_counting_
         path.unlink()
     backend.recount()
     assert backend.totals() == walked(users)
+
+
+def test_where_there_are_no_locks_for_ranges_everything_is_read(
+    backend: Backend, users: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_locks(*_: object) -> None:
+        raise OSError(errno.EINVAL, "Invalid argument")
+
+    monkeypatch.setattr(totals.TotalsFile, "_lock", no_locks)
+    assert backend.append("mia", records(0, 30)).stored == 30
+    assert backend.totals() == walked(users)
+    assert backend.totals().messages == 30
 
 
 def test_users_that_come_while_it_counts_anew_are_counted(backend: Backend, users: Path) -> None:

@@ -40,6 +40,8 @@ from potofs.errors import AlreadyExists, DeadlineExceeded, LockContended, NotFou
 
 # How long an archive has to be left alone before it is compressed where programs write that take no lock (nanoseconds).
 _LEFT_ALONE = 3600 * 10**9
+# Errors of a place that cannot be written to, or has no locks of the kind that sums need.
+_NOTHING_KEPT = (errno.EROFS, errno.EACCES, errno.EPERM, errno.EINVAL, errno.ENOLCK, errno.EOPNOTSUPP)
 
 
 class _Change:
@@ -279,7 +281,10 @@ class FilesystemBackend(Backend):
         return Usage(found.f_frsize, found.f_blocks, found.f_bfree, found.f_bavail)
 
     def totals(self) -> Totals:
-        """Walks users only where programs write that count nothing, and once after each start of the machine."""
+        """Walks users only where programs write that count nothing, and once after each start of the machine.
+
+        A root that is read-only, or has no locks for ranges of a file, keeps no sums: there everything is read.
+        """
         sums = self._accounts.sums
         try:
             if not sums.is_right():
@@ -288,7 +293,7 @@ class FilesystemBackend(Backend):
                 self._count_all()
             return sums.totals()
         except OSError as error:
-            if error.errno not in (errno.EROFS, errno.EACCES, errno.EPERM):
+            if error.errno not in _NOTHING_KEPT:
                 raise
             return self._accounts.walked()
 

@@ -30,6 +30,7 @@ from typing import NamedTuple
 from potofs import names
 from potofs.backends.base import Mark, Totals
 from potofs.backends.filesystem.layout import DIRECTORY_MODE, FILE_MODE, Layout
+from potofs.errors import DeadlineExceeded
 
 _SHARDS = 256
 _MAGIC = b"potofs totals 1\n"
@@ -194,7 +195,7 @@ class TotalsFile:
         return self._place() in self._places(self._file())
 
     def totals(self) -> Totals:
-        """The sums over all shards; raises OSError."""
+        """The sums over all shards; raises OSError, DeadlineExceeded."""
         # By an opened file of its own: a lock does not keep threads apart that share one.
         descriptor = self._open()
         try:
@@ -208,7 +209,10 @@ class TotalsFile:
         return total.totals(sum(sums.users for sums in found))
 
     def recount(self, users: Callable[[], Iterator[str]]) -> None:
-        """Makes the sums those of what was counted of each user, while changes go on; raises OSError, Busy."""
+        """Makes the sums those of what was counted of each user, while changes go on.
+
+        Raises OSError, DeadlineExceeded.
+        """
         descriptor = self._open()
         try:
             left = set(range(_SHARDS))
@@ -294,7 +298,10 @@ class TotalsFile:
     @contextmanager
     def _locked(self, file: int, first: int, count: int) -> Iterator[None]:
         """Holds shards, among all open files; for as long as this may wait."""
-        self._lock(file, first, count, 100 * _PATIENCE)
+        try:
+            self._lock(file, first, count, 100 * _PATIENCE)
+        except Busy:
+            raise DeadlineExceeded(f"somebody holds {self._layout.totals}; nothing was changed, try again") from None
         try:
             yield
         finally:
