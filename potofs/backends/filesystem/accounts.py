@@ -5,6 +5,7 @@ time of last append, messages, times of the first and last message; CRC-32 of th
 and may be removed at any time.
 """
 
+import errno
 import os
 import struct
 import zlib
@@ -16,12 +17,15 @@ from potofs.backends.filesystem import files
 from potofs.backends.filesystem.conversations import Conversations
 from potofs.backends.filesystem.index import Contents
 from potofs.backends.filesystem.layout import FILE_MODE, Layout
+from potofs.backends.filesystem.lock import UserLocks
 from potofs.backends.filesystem.totals import NO_FIGURES, Busy, Counted, Figures, TotalsFile, counted, figures_of
-from potofs.errors import NotFound
+from potofs.errors import DeadlineExceeded, NotFound
 
 _ENTRY = struct.Struct("<6qI")
 # Entries of archives that are gone, before the file is written anew.
 _SPARE = 256
+# Errors of a place that cannot be written to, or has no locks of the kind that sums need.
+_NOTHING_KEPT = (errno.EROFS, errno.EACCES, errno.EPERM, errno.EINVAL, errno.ENOLCK, errno.EOPNOTSUPP)
 
 #: What tells one state of an archive from another: id, size, time of last append.
 _Key = tuple[int, int, int]
@@ -30,16 +34,18 @@ _Held = tuple[int, int, int]
 
 
 class Accounts:
-    """What is counted of the users of one root; the caller holds the user's lock, opened as `lock`."""
+    """What is counted of the users of one root; where `lock` is asked for, the caller holds it: the opened file."""
 
     def __init__(
         self,
         layout: Layout,
         conversations: Conversations,
         scan: Scan,
+        locks: UserLocks,
         contents_of: Callable[[str], Contents | None],
     ) -> None:
-        self._layout, self._conversations, self._scan, self._contents_of = layout, conversations, scan, contents_of
+        self._layout, self._conversations, self._scan = layout, conversations, scan
+        self._locks, self._contents_of = locks, contents_of
         self.sums = TotalsFile(layout)
 
     def count(self, user: str, lock: int, contents: Contents | None = None) -> None:
@@ -66,6 +72,38 @@ class Accounts:
             self.sums.change(user, lock, before, Counted(number, *state, current, archives))
         except (OSError, Busy):
             return
+
+    def count_at_rest(self, user: str) -> None:
+        """Counts a user whose lock the caller does not hold."""
+        # Whoever holds it for so long counts what it does.
+        with suppress(DeadlineExceeded), self._locks.held(user, wait=True) as lock:
+            self.count(user, lock)
+
+    def totals(self, foreign_writers: bool) -> Totals:
+        """Figures over all users; each is looked at only if somebody may have written who counts nothing.
+
+        Raises OSError, DeadlineExceeded.
+        """
+        try:
+            if not self.sums.is_right():
+                self.recount()
+            elif foreign_writers:
+                self._count_changed()
+            return self.sums.totals()
+        except OSError as error:
+            if error.errno not in _NOTHING_KEPT:
+                raise
+            return self.walked()
+
+    def recount(self) -> None:
+        """Makes the sums true again; raises OSError, DeadlineExceeded."""
+        self._count_changed()
+        self.sums.recount(self._conversations.users)
+
+    def _count_changed(self) -> None:
+        for user in self._conversations.users():
+            if not self.is_counted(user):
+                self.count_at_rest(user)
 
     def is_counted(self, user: str) -> bool:
         """Whether a user, whose lock nobody holds, has not changed since it was counted."""

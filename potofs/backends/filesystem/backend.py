@@ -4,7 +4,6 @@ Reads take no lock: files only grow, and a name changes by rename(2). Every chan
 files after it has the lock. What is appended goes out in one write(2).
 """
 
-import errno
 import os
 import time
 from collections.abc import Iterator, Sequence
@@ -36,12 +35,10 @@ from potofs.backends.filesystem.lock import UserLocks
 from potofs.backends.filesystem.running import Running
 from potofs.backends.filesystem.sync import GroupSync, sync_directory
 from potofs.config import FilesystemSettings, Where
-from potofs.errors import AlreadyExists, DeadlineExceeded, LockContended, NotFound
+from potofs.errors import AlreadyExists, LockContended, NotFound
 
 # How long an archive has to be left alone before it is compressed where programs write that take no lock (nanoseconds).
 _LEFT_ALONE = 3600 * 10**9
-# Errors of a place that cannot be written to, or has no locks of the kind that sums need.
-_NOTHING_KEPT = (errno.EROFS, errno.EACCES, errno.EPERM, errno.EINVAL, errno.ENOLCK, errno.EOPNOTSUPP)
 
 
 class _Change:
@@ -70,7 +67,7 @@ class FilesystemBackend(Backend):
         )
         self._syncs = GroupSync()
         self._running = Running(self._layout, self._index, self._syncs, cut_back=not self._settings.foreign_writers)
-        self._accounts = Accounts(self._layout, self._conversations, scan, self._running.contents)
+        self._accounts = Accounts(self._layout, self._conversations, scan, self._locks, self._running.contents)
         self._archives = Archives(self._layout, self._conversations, self._syncs, durable=self._durable)
         self.append_blocks = self._settings.fsync == "always"
         self.sync_on_close = self._settings.fsync == "close"
@@ -106,7 +103,7 @@ class FilesystemBackend(Backend):
             # Another writer that found the folder without it was as quick.
             with suppress(FileExistsError):
                 files.create_whole(self._layout.profile(user), profile, durable=self._durable)
-        self._count(user)
+        self._accounts.count_at_rest(user)
         if self._durable:
             self._sync_folders(user)
 
@@ -253,7 +250,7 @@ class FilesystemBackend(Backend):
         is_new = not self.has_user(user)
         files.make_directories(self._layout.rejected(user), durable=self._durable)
         if is_new:
-            self._count(user)
+            self._accounts.count_at_rest(user)
         base = times.compact(time.time_ns())
         while True:
             name = names.first_free(base, lambda name: os.path.lexists(self._layout.set_aside(user, name)))
@@ -285,32 +282,11 @@ class FilesystemBackend(Backend):
 
         A root that is read-only, or has no locks for ranges of a file, keeps no sums: there everything is read.
         """
-        sums = self._accounts.sums
-        try:
-            if not sums.is_right():
-                self.recount()
-            elif self._settings.foreign_writers:
-                self._count_all()
-            return sums.totals()
-        except OSError as error:
-            if error.errno not in _NOTHING_KEPT:
-                raise
-            return self._accounts.walked()
+        return self._accounts.totals(self._settings.foreign_writers)
 
     def recount(self) -> None:
         """Makes the totals true again, whoever changed files behind their back; reads only what was not counted."""
-        self._count_all()
-        self._accounts.sums.recount(self.users)
-
-    def _count_all(self) -> None:
-        for user in self.users():
-            if not self._accounts.is_counted(user):
-                self._count(user)
-
-    def _count(self, user: str) -> None:
-        # Whoever holds a lock for so long counts what it does.
-        with suppress(DeadlineExceeded), self._locks.held(user, wait=True) as lock:
-            self._accounts.count(user, lock)
+        self._accounts.recount()
 
     def fence(self) -> Fence:
         return self._fence.get()
