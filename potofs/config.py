@@ -64,6 +64,9 @@ class FilesystemSettings(ArchivingSettings, frozen=True, rename="camel", forbid_
     lock_timeout_ms: int = 5000
     #: When appended bytes are forced to disk: before an append returns, when its handle is closed, or never.
     fsync: Literal["always", "close", "never"] = "always"
+    #: Whether programs that take no lock write here too: then no byte is cut back after a failed append, and only
+    #: archives left alone for an hour are compressed.
+    foreign_writers: bool = False
 
 
 class RedisSettings(ArchivingSettings, frozen=True, rename="camel", forbid_unknown_fields=True):

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from potofs.backends.base import Backend, Record
+from potofs.backends.filesystem import files
 from potofs.backends.filesystem.sync import GroupSync
 from potofs.errors import NotFound, WouldBlock
 from tests.backends.kit import close_all, joined, names_of, open_filesystem, record, records, stored
@@ -23,7 +24,8 @@ class Disk:
         self._users = users
         self.asked: list[str] = []
         self.fails = False
-        real = {name: getattr(os, name) for name in ("fdatasync", "fsync", "rename", "pwrite")}
+        real = {name: getattr(os, name) for name in ("fdatasync", "fsync", "pwrite")}
+        rename_new = files.rename_new
 
         def sync(descriptor: int) -> None:
             self._note("", os.readlink(f"/proc/self/fd/{descriptor}"))
@@ -33,18 +35,21 @@ class Disk:
 
         def rename(old: str, new: str) -> None:
             self._note("rename ", new)
-            real["rename"](old, new)
+            rename_new(old, new)
 
         def pwrite(descriptor: int, data: bytes, offset: int) -> int:
             self._note("write again ", os.readlink(f"/proc/self/fd/{descriptor}"))
             written: int = real["pwrite"](descriptor, data, offset)
             return written
 
-        for name, fake in {"fdatasync": sync, "fsync": sync, "rename": rename, "pwrite": pwrite}.items():
+        monkeypatch.setattr(files, "rename_new", rename)
+        for name, fake in {"fdatasync": sync, "fsync": sync, "pwrite": pwrite}.items():
             monkeypatch.setattr(os, name, fake)
 
     def _note(self, what: str, path: str) -> None:
-        self.asked.append(what + os.path.relpath(path, self._users))
+        # Counts are derived, and never forced.
+        if not path.endswith((".lock", ".archives", "system/totals")):
+            self.asked.append(what + os.path.relpath(path, self._users))
 
     def take(self) -> list[str]:
         asked, self.asked = self.asked, []
@@ -130,6 +135,34 @@ def test_an_archive_is_on_disk_before_it_has_its_name_and_never_without_one(
     disk.take()
     backend.archive("mia", "refund")
     assert disk.take() == [CURRENT, "rename mia/dialogs/archived/refund.yaml", "mia/dialogs/archived", "mia/dialogs"]
+
+
+def test_restoring_is_durable_like_archiving(on_files: Callable[..., Backend], disk: Disk) -> None:
+    backend = on_files()
+    backend.append("mia", records(0, 1))
+    backend.archive("mia", "refund")
+    disk.take()
+    backend.restore("mia", "refund")
+    assert disk.take() == [f"rename {CURRENT}", "mia/dialogs", "mia/dialogs/archived"]
+
+
+def test_no_archive_is_taken_away_before_its_compressed_form_is_on_disk_whatever_the_setting(
+    on_files: Callable[..., Backend], disk: Disk
+) -> None:
+    backend = on_files(fsync="never")
+    backend.append("mia", records(0, 100))
+    (archive,) = names_of(backend, "mia")
+    disk.take()
+    backend.compress("mia", archive)
+    asked = [line for line in disk.take() if "write again" not in line]
+    assert asked[0].endswith(".new")
+    assert asked[1:3] == [f"rename mia/dialogs/archived/{archive}.yaml.gz", "mia/dialogs/archived"]
+    assert asked[3].endswith(".id")
+    assert asked[4:] == ["mia/dialogs/archived"]
+    backend.restore("mia", archive)
+    asked = [line for line in disk.take() if "write again" not in line]
+    assert asked[0].endswith(".id"), "its bytes, before it has its name"
+    assert asked[1:] == [f"rename {CURRENT}", "mia/dialogs", "mia/dialogs/archived"]
 
 
 def test_a_copy_and_a_new_user_are_durable_with_their_folders(on_files: Callable[..., Backend], disk: Disk) -> None:
@@ -318,6 +351,7 @@ def test_a_full_disk_leaves_no_half_record_and_appends_go_on_once_there_is_room(
     small_disk.make_room()
     assert backend.append("mia", batch()).stored == 2
     assert stored(backend, "mia") == b"".join(done) + joined(batch())
+    backend.close()
 
 
 def test_a_first_append_to_a_full_disk_leaves_no_conversation(small_disk: SmallDisk) -> None:
@@ -337,18 +371,18 @@ def test_an_append_is_no_failure_because_its_conversation_cannot_be_archived(
 ) -> None:
     """It is stored: reported as failed it would be given once more, and be there twice."""
     backend = on_files(archiveThreshold="3")
-    rename = os.rename
+    rename = files.rename_new
 
     def full(*_: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
     backend.append("mia", records(0, 2))
-    monkeypatch.setattr(os, "rename", full)
+    monkeypatch.setattr(files, "rename_new", full)
     with caplog.at_level("WARNING"):
         assert backend.append("mia", records(2, 3)) == (1, None)
     assert "long enough to be archived, but cannot be" in caplog.text
     caplog.clear()
-    monkeypatch.setattr(os, "rename", rename)
+    monkeypatch.setattr(files, "rename_new", rename)
     stored_as = backend.append("mia", records(3, 4)).archived_as
     assert stored_as is not None
     assert stored(backend, "mia", stored_as) == joined(records(0, 4))

@@ -4,23 +4,19 @@ Reads take no lock: files only grow, and a name changes by rename(2). Every chan
 files after it has the lock. What is appended goes out in one write(2).
 """
 
-import errno
 import logging
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, suppress
-
-import msgspec
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 
 from potofs import names, times
 from potofs.backends.base import (
-    RECORD_END,
     Appended,
     Archived,
     Backend,
+    Capability,
     Fence,
-    Mark,
     Reader,
     Record,
     Scan,
@@ -28,30 +24,61 @@ from potofs.backends.base import (
     Totals,
     Usage,
     new_ones,
-    seam,
 )
 from potofs.backends.filesystem import files
+from potofs.backends.filesystem.accounts import Accounts
+from potofs.backends.filesystem.archives import Archives
+from potofs.backends.filesystem.conversations import (
+    Conversations,
+    Opened,
+    last_appended,
+    must_be_there,
+    must_exist,
+)
+from potofs.backends.filesystem.fence import FenceFile
 from potofs.backends.filesystem.index import Contents, Index
-from potofs.backends.filesystem.layout import DIRECTORY_MODE, FILE_MODE, Layout
+from potofs.backends.filesystem.layout import DIRECTORY_MODE, Layout
 from potofs.backends.filesystem.lock import UserLocks
+from potofs.backends.filesystem.running import Running
 from potofs.backends.filesystem.sync import GroupSync, sync_directory
 from potofs.config import FilesystemSettings, Where
-from potofs.errors import AlreadyExists, InvalidName, NameTooLong, NotFound, WouldBlock
+from potofs.errors import AlreadyExists, NotFound, WouldBlock
 
 log = logging.getLogger(__name__)
+
+# How long an archive has to be left alone before it is compressed where programs write that take no lock (nanoseconds).
+_LEFT_ALONE = 3600 * 10**9
+
+
+class _Change:
+    """What is being done under a user's lock."""
+
+    #: What the running conversation holds after it, if that is known and it is not gone.
+    contents: Contents | None = None
 
 
 class FilesystemBackend(Backend):
     """Conversations as files under the root `where.place`."""
 
+    capabilities = frozenset({Capability.PERSISTENCE, Capability.ARCHIVAL, Capability.COMPRESSION})
+
     def __init__(self, where: Where, scan: Scan) -> None:
         self._settings = where.settings(FilesystemSettings)
         self._layout = Layout(where.place)
-        self._scan = scan
         self._locks = UserLocks(self._layout.lock, self._settings.lock_timeout_ms)
-        self._index = Index(scan, self._open_newest_archive, lambda user: files.changed(self._layout.archived(user)))
+        self._fence = FenceFile(self._layout)
+        self._conversations = Conversations(self._layout)
+        self._index = Index(
+            scan,
+            self._conversations.newest_archive,
+            lambda user: files.changed(self._layout.archived(user)),
+            self._layout.sidecar,
+        )
         self._syncs = GroupSync()
         self._root: int | None = None
+        self._running = Running(self._layout, self._index, self._syncs, cut_back=not self._settings.foreign_writers)
+        self._accounts = Accounts(self._layout, self._conversations, scan, self._locks, self._running.contents)
+        self._archives = Archives(self._layout, self._conversations, self._syncs, durable=self._durable)
         self.append_blocks = self._settings.fsync == "always"
         self.sync_on_close = self._settings.fsync == "close"
 
@@ -69,9 +96,7 @@ class FilesystemBackend(Backend):
     # Users
 
     def users(self) -> Iterator[str]:
-        with self._must_be_there():
-            entries = os.scandir(self._layout.users)
-        yield from self._named(entries, names.decode, directories=True)
+        return self._conversations.users()
 
     def users_changed(self) -> int:
         return files.changed(self._layout.users)
@@ -80,22 +105,24 @@ class FilesystemBackend(Backend):
         return os.path.isdir(self._layout.user(user))
 
     def create_user(self, user: str, profile: bytes) -> None:
-        try:
-            with self._must_be_there():
-                os.mkdir(self._layout.user(user), DIRECTORY_MODE)
-        except FileExistsError:
-            raise AlreadyExists(f"user {user!r} exists already") from None
-        try:
-            self._make_folders(user)
-            # Another writer that found the folder without it was as quick.
-            with suppress(FileExistsError):
-                files.create_whole(self._layout.profile(user), profile, durable=self._durable)
-        except OSError:
-            # Half a user would be in the way of the next try. Whatever is in use by now is not empty, and stays.
-            for folder in (self._layout.archived(user), self._layout.dialogs(user), self._layout.user(user)):
-                with suppress(OSError):
-                    os.rmdir(folder)
-            raise
+        with self._fence.open_for_users(wait=True):
+            try:
+                with must_be_there(self._layout):
+                    os.mkdir(self._layout.user(user), DIRECTORY_MODE)
+            except FileExistsError:
+                raise AlreadyExists(f"user {user!r} exists already") from None
+            try:
+                files.make_directories(self._layout.archived(user), durable=False)
+                # Another writer that found the folder without it was as quick.
+                with suppress(FileExistsError):
+                    files.create_whole(self._layout.profile(user), profile, durable=self._durable)
+            except OSError:
+                # Half a user would be in the way of the next try. Whatever is in use by now is not empty, and stays.
+                for folder in (self._layout.archived(user), self._layout.dialogs(user), self._layout.user(user)):
+                    with suppress(OSError):
+                        os.rmdir(folder)
+                raise
+        self._accounts.count_at_rest(user)
         if self._durable:
             self._sync_folders(user)
 
@@ -113,37 +140,28 @@ class FilesystemBackend(Backend):
     # Conversations
 
     def stat(self, user: str, archive: str | None = None) -> Stat:
-        with self._must_exist(user, archive):
-            stat = files.stat_of(os.stat(self._layout.conversation(user, archive)))
-        if not stat.size and archive is None:
-            raise self._not_found(user, archive)
-        return stat
+        return self._conversations.stat(user, archive)
 
-    def open(self, user: str, archive: str | None = None) -> files.FileReader:
-        with self._must_exist(user, archive):
-            reader = files.FileReader(self._layout.conversation(user, archive))
-        if archive is None and not reader.stat().size:
-            reader.close()
-            raise self._not_found(user, archive)
-        return reader
-
-    def archives(self, user: str) -> list[Archived]:
-        return self._listed(self._layout.archived(user))
+    def open(self, user: str, archive: str | None = None) -> Opened:
+        return self._conversations.open(user, archive)
 
     def append(self, user: str, records: Sequence[Record], *, wait: bool = True) -> Appended:
-        self._make_folders(user)
-        with self._changing(user, wait=wait):
-            descriptor = self._open_current(user)
+        self._make_folders(user, wait=wait)
+        with self._changing(user, wait=wait) as change:
+            descriptor = self._running.open(user)
             try:
                 contents = self._index.current(user, descriptor, wait=wait)
-                fresh = new_ones(records, lambda record: self._was_given(user, contents, record, wait=wait))
+                fresh = new_ones(records, lambda record: self._running.was_given(user, contents, record, wait=wait))
                 if not wait and self.sync_on_close and self._reaches_threshold(contents, len(fresh)):
                     raise WouldBlock(f"user {user!r}: archiving waits for the disk")
                 if fresh:
-                    contents = self._write(user, descriptor, contents, fresh)
+                    contents = self._running.write(user, descriptor, contents, fresh)
                 archived_as = None
                 if self._reaches_threshold(contents):
                     archived_as = self._archive_by_itself(user, descriptor)
+                if archived_as is None and contents.size:
+                    change.contents = contents
+                    contents.keep()
             except BaseException:
                 os.close(descriptor)
                 raise
@@ -161,38 +179,80 @@ class FilesystemBackend(Backend):
         return Appended(len(fresh), archived_as)
 
     def sync(self, user: str) -> None:
-        archives = sorted(self.archives(user), key=_last_appended)
+        archives = sorted(self.archives(user), key=last_appended)
         # Nothing is archived that is not on disk, unless fsync says never. The newest all the same: it may have been
         # the running one until now, and another server, told never, has archived it.
         for archive in [None, *(archive.name for archive in (archives[-1:] if self._durable else archives))]:
             with suppress(NotFound), self.open(user, archive) as reader:
                 if self._syncs.is_doubtful(reader.fileno()):
                     with self._locks.held(user, wait=True):
-                        self._write_again(user, reader.fileno())
+                        self._running.write_again(user, reader.fileno())
                 self._syncs.sync(reader.fileno())
         with suppress(FileNotFoundError):
             sync_directory(self._layout.archived(user))
             self._sync_folders(user)
 
+    def set_times(self, user: str, archive: str | None, mtime_ns: int) -> None:
+        self.stat(user, archive)
+        with self._changing(user), must_exist(user, archive):
+            path = self._layout.conversation(user, archive)
+            if archive is not None and self._conversations.is_compressed(user, archive):
+                path = self._layout.compressed(user, archive)
+            os.utime(path, ns=(mtime_ns, mtime_ns))
+            if archive is not None:
+                # Another may be the newest now.
+                self._archives.touch(user)
+                self._index.forget(user)
+
+    # Archives
+
+    def archives(self, user: str) -> list[Archived]:
+        return self._conversations.archives(user)
+
     def archive(self, user: str, name: str | None = None, *, wait: bool = True) -> str:
         self.stat(user)
         # Another program may have made the user's folders, and not this one.
-        self._make_folders(user)
+        self._make_folders(user, wait=wait)
         with self._changing(user, wait=wait):
             self.stat(user)
-            descriptor = self._open_current(user)
-            try:
-                if self._durable:
-                    self._syncs.sync(descriptor)
-                return self._archive(user, name)
-            finally:
-                os.close(descriptor)
+            return self._archive(user, name)
 
-    def set_times(self, user: str, archive: str | None, mtime_ns: int) -> None:
-        with self._must_exist(user, archive):
-            os.utime(self._layout.conversation(user, archive), ns=(mtime_ns, mtime_ns))
-        if archive is not None:
-            self._index.forget(user)  # Another may be the newest now.
+    def restore(self, user: str, archive: str, *, swap: bool = True) -> str | None:
+        self.stat(user, archive)
+        with self._changing(user):
+            self.stat(user, archive)
+            # Two renames, and in between the user has no running conversation: whoever is killed there has archived,
+            # and restoring once more does the rest.
+            swapped = self._make_way(user, swap=swap)
+            try:
+                self._archives.restore(user, archive)
+            except FileExistsError:
+                raise self._is_there(user, None) from None
+            finally:
+                self._index.forget(user)
+            return swapped
+
+    def rename_archive(self, user: str, archive: str, name: str) -> None:
+        self.stat(user, archive)
+        names.archive_file(name)
+        with self._changing(user):
+            self._archives.rename(user, archive, name)
+            self._index.forget(user)
+
+    def compress(self, user: str, archive: str) -> int:
+        self.stat(user, archive)
+        self._fence.get().check()
+        saved, token = 0, None
+        if not self._conversations.is_compressed(user, archive) and self._is_left_alone(user, archive):
+            with self._archives.compressed(user, archive) as made:
+                if made is not None:
+                    with self._changing(user):
+                        saved = self._archives.replace(user, archive, made)
+                        token = made.token
+        with self._changing(user):
+            # Now that it is closed; and if not, with the next.
+            self._archives.empty_numbers(user, token)
+        return saved
 
     # Copying
 
@@ -205,8 +265,12 @@ class FilesystemBackend(Backend):
     # What could not become a message
 
     def set_aside(self, user: str, data: bytes) -> str:
-        with self._must_be_there():
+        """Whatever the fence is: these bytes were taken in before, and are nowhere else."""
+        is_new = not self.has_user(user)
+        with must_be_there(self._layout):
             files.make_directories(self._layout.rejected(user), below=self._layout.users, durable=self._durable)
+        if is_new:
+            self._accounts.count_at_rest(user)
         base = times.compact(time.time_ns())
         while True:
             name = names.first_free(base, lambda name: os.path.lexists(self._layout.set_aside(user, name)))
@@ -215,14 +279,16 @@ class FilesystemBackend(Backend):
                 return name
 
     def set_asides(self, user: str) -> list[Archived]:
-        return self._listed(self._layout.rejected(user))
+        return self._conversations.set_asides(user)
 
     def open_set_aside(self, user: str, name: str) -> Reader:
-        with self._must_exist(user, name):
+        with must_exist(user, name):
             return files.FileReader(self._layout.set_aside(user, name))
 
     def remove_set_aside(self, user: str, name: str) -> None:
-        with self._must_exist(user, name):
+        with must_exist(user, name):
+            os.stat(self._layout.set_aside(user, name))
+        with self._changing(user), must_exist(user, name):
             os.unlink(self._layout.set_aside(user, name))
 
     # The place
@@ -232,41 +298,29 @@ class FilesystemBackend(Backend):
         return Usage(found.f_frsize, found.f_blocks, found.f_bfree, found.f_bavail)
 
     def totals(self) -> Totals:
-        users = conversations = archives = size = 0
-        marks: list[Mark] = []
-        for user in self.users():
-            users += 1
-            kept = [archive.name for archive in self.archives(user)]
-            archives += len(kept)
-            for archive in [None, *kept]:
-                with suppress(NotFound), self.open(user, archive) as reader:
-                    data = reader.read_all()
-                    conversations += archive is None
-                    size += len(data)
-                    marks += self._scan(data)
-        said = [mark.time_ns for mark in marks if mark.time_ns is not None]
-        return Totals(
-            users, conversations, archives, len(marks), size, min(said, default=None), max(said, default=None)
-        )
+        """Walks users only where programs write that count nothing, and once after each start of the machine.
+
+        A root that is read-only, or has no locks for ranges of a file, keeps no sums: there everything is read.
+        """
+        return self._accounts.totals(self._settings.foreign_writers)
+
+    def recount(self) -> None:
+        """Makes the totals true again, whoever changed files behind their back; reads only what was not counted."""
+        self._accounts.recount()
 
     def fence(self) -> Fence:
-        try:
-            with files.FileReader(self._layout.fence) as file:
-                return msgspec.json.decode(file.read_all(), type=Fence)
-        except FileNotFoundError:
-            return Fence()
+        return self._fence.get()
 
     def set_fence(self, fence: Fence) -> None:
-        files.make_directories(os.path.dirname(self._layout.fence), durable=self._durable)
-        with suppress(FileNotFoundError):
-            os.unlink(self._layout.fence)
-        files.create_whole(self._layout.fence, msgspec.json.encode(fence), durable=self._durable)
+        """Raises DeadlineExceeded if a change goes on for too long; the fence is set by then, and can be set again."""
+        self._fence.set(fence)
         for user in self.users():
             # Whoever saw the old one holds a lock.
             with self._locks.held(user, wait=True):
                 pass
 
     def close(self) -> None:
+        self._accounts.sums.close()
         if self._root is not None:
             os.close(self._root)
             self._root = None
@@ -274,28 +328,22 @@ class FilesystemBackend(Backend):
     # Inside
 
     @contextmanager
-    def _changing(self, user: str, *, wait: bool) -> Iterator[None]:
-        """Holds the lock of a user to change something, if that may be."""
-        with self._locks.held(user, wait=wait):
-            self.fence().check()
-            yield
-
-    @contextmanager
-    def _must_be_there(self) -> Iterator[None]:
-        """Never makes the journal's own folder anew: what is missing may lie on a disk that is to come back."""
-        try:
-            yield
-        except FileNotFoundError:
-            raise OSError(errno.ENODEV, "the journal's folder is gone", self._layout.users) from None
+    def _changing(self, user: str, *, wait: bool = True) -> Iterator[_Change]:
+        """Holds the lock of a user to change something, if that may be, and counts it; raises Fenced too."""
+        with self._locks.held(user, wait=wait) as lock:
+            self._fence.get().check()
+            change = _Change()
+            yield change
+            self._accounts.count(user, lock, change.contents)
 
     @property
     def _durable(self) -> bool:
         return self._settings.fsync != "never"
 
-    def _make_folders(self, user: str) -> None:
+    def _make_folders(self, user: str, *, wait: bool = True) -> None:
         archived = self._layout.archived(user)
         if not os.path.isdir(archived):
-            with self._must_be_there():
+            with self._fence.open_for_users(wait=wait), must_be_there(self._layout):
                 # Whoever needs it durable calls `_sync_folders` in the end: here it may be somebody else who made them.
                 files.make_directories(archived, below=self._layout.users, durable=False)
 
@@ -303,54 +351,6 @@ class FilesystemBackend(Backend):
         """Makes durable where a user's conversations are, up to the folder of all users."""
         for folder in (self._layout.dialogs(user), self._layout.user(user), self._layout.users):
             sync_directory(folder)
-
-    def _was_given(self, user: str, contents: Contents, record: Record, *, wait: bool) -> bool:
-        """Whether the conversation or the newest archive holds a record, and not just the beginning of it."""
-        fingerprint = record.mark.fingerprint
-        return (contents.has(fingerprint) and not contents.is_cut_off(record)) or self._index.was_archived(
-            user, fingerprint, wait=wait
-        )
-
-    def _open_current(self, user: str) -> int:
-        """The running conversation, opened to append; the caller holds the lock."""
-        path = self._layout.conversation(user, None)
-        descriptor = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, FILE_MODE)
-        try:
-            if self._syncs.is_doubtful(descriptor):
-                self._write_again(user, descriptor)
-        except BaseException:
-            os.close(descriptor)
-            raise
-        return descriptor
-
-    def _write_again(self, user: str, descriptor: int) -> None:
-        """Brings a file back from a failed sync; the caller holds the lock.
-
-        A second sync alone would succeed and mean nothing, and a message given once more would be taken for stored.
-        """
-        # Reopened by number, for it may have another name by now.
-        files.write_again(f"/proc/self/fd/{descriptor}")
-        # What the disk refused may be gone: only what is there now was given before.
-        self._index.forget(user)
-        self._syncs.trust(descriptor)
-
-    def _write(self, user: str, descriptor: int, contents: Contents, fresh: list[Record]) -> Contents:
-        """Appends records, and returns what the conversation holds then; the caller holds the lock."""
-        data = b"".join([record.data for record in fresh])
-        if contents.is_cut_off(fresh[0]):
-            # A writer was killed in its metadata. Whole but for those, it would stay beside its second try for ever.
-            data = data[len(contents.tail) :]
-        else:
-            size = os.fstat(descriptor).st_size
-            data = seam(os.pread(descriptor, len(RECORD_END), max(0, size - len(RECORD_END)))) + data
-        with files.naming(self._layout.conversation(user, None)):
-            end = files.append_whole(descriptor, data)
-        if contents.covered + len(data) == end:
-            contents.add(fresh, data)
-            return contents
-        # Torn bytes before it have an end now, and what that makes of them only the bytes can say; or another
-        # program appended meanwhile.
-        return self._index.current(user, descriptor)
 
     def _reaches_threshold(self, contents: Contents, more: int = 0) -> bool:
         return 0 < self._settings.archive_at <= contents.count + more
@@ -370,88 +370,52 @@ class FilesystemBackend(Backend):
             return None
 
     def _archive(self, user: str, name: str | None) -> str:
-        """Renames the running conversation into an archive; the caller holds the lock, and has made it durable."""
-
-        def is_taken(name: str) -> bool:
-            return os.path.lexists(self._layout.conversation(user, name))
-
-        if name is None:
-            name = names.first_free(times.compact(time.time_ns()), is_taken)
-        elif is_taken(name):
-            raise AlreadyExists(
-                f"user {user!r} has an archive {name!r} already; nothing is replaced, take another name"
-            )
-        os.rename(self._layout.conversation(user, None), self._layout.conversation(user, name))
-        if self._durable:
-            # First where it arrives: after a power failure it may have two names, but never none.
-            sync_directory(self._layout.archived(user))
-            sync_directory(self._layout.dialogs(user))
+        """Turns the running conversation into an archive; the caller holds the lock."""
+        descriptor = self._running.open(user)
+        try:
+            contents = self._index.current(user, descriptor)
+            name = self._archives.archive(user, descriptor, name)
+            self._accounts.note(user, files.stat_of(os.fstat(descriptor)), contents)
+        finally:
+            os.close(descriptor)
         self._index.forget(user)
         return name
 
-    def _open_newest_archive(self, user: str) -> files.FileReader | None:
-        """The archive that was appended to last."""
-        archives = self.archives(user)
-        if not archives:
-            return None
-        newest = max(archives, key=_last_appended)
-        return files.FileReader(self._layout.conversation(user, newest.name))
+    def _make_way(self, user: str, *, swap: bool) -> str | None:
+        """Archives the running conversation if there is one and that may be; the caller holds the lock."""
+        path = self._layout.conversation(user, None)
+        with suppress(FileNotFoundError):
+            if os.stat(path).st_size:
+                if not swap:
+                    raise self._is_there(user, None)
+                return self._archive(user, None)
+            # An empty conversation is none: a writer made the file and never wrote.
+            os.unlink(path)
+        return None
+
+    def _is_left_alone(self, user: str, archive: str) -> bool:
+        """Whether no program that takes no lock can be expected to write to an archive."""
+        return not self._settings.foreign_writers or time.time_ns() - self.stat(user, archive).ctime_ns > _LEFT_ALONE
+
+    @staticmethod
+    def _is_there(user: str, archive: str | None) -> AlreadyExists:
+        what = "a running conversation" if archive is None else f"an archive {archive!r}"
+        return AlreadyExists(f"user {user!r} has {what} already; nothing is replaced")
 
     def _put(self, user: str, archive: str | None, data: bytes, mtime_ns: int) -> None:
         self._make_folders(user)
         path = self._layout.conversation(user, archive)
         with self._changing(user, wait=True):
-            if archive is None and os.path.exists(path) and not os.path.getsize(path):
-                os.unlink(path)  # An empty conversation is none: a writer made the file and never wrote.
+            if archive is None:
+                self._make_way(user, swap=False)
+            else:
+                self._archives.refuse_taken(user, archive)
             try:
                 files.create_whole(path, data, mtime_ns=mtime_ns, durable=self._durable)
             except FileExistsError:
-                what = "a running conversation" if archive is None else f"an archive {archive!r}"
-                raise AlreadyExists(f"user {user!r} has {what} already; nothing is replaced") from None
+                raise self._is_there(user, archive) from None
             if archive is not None:
-                # By a finer clock than files have on older kernels: every server has to see that there is another one.
-                os.utime(self._layout.archived(user), ns=(time.time_ns(), time.time_ns()))
+                self._archives.touch(user)
             self._index.forget(user)
         if self._durable:
             self._sync_folders(user)
-
-    def _listed(self, folder: str) -> list[Archived]:
-        try:
-            entries = os.scandir(folder)
-        except FileNotFoundError:
-            return []
-        found = []
-        for name in self._named(entries, names.archive_name, directories=False):
-            # Gone since: renamed, or (what was set aside) removed.
-            with suppress(FileNotFoundError):
-                stat = files.stat_of(os.stat(f"{folder}/{names.archive_file(name)}"))
-                found.append(Archived(name, stat, stat.size))
-        return found
-
-    @staticmethod
-    def _named(
-        entries: AbstractContextManager[Iterator[os.DirEntry[str]]], spelled: Callable[[str], str], *, directories: bool
-    ) -> Iterator[str]:
-        """What the entries of a folder stand for; whatever else lies there is left alone."""
-        with entries as opened:
-            for entry in opened:
-                # A link that leads nowhere, or in a circle, is no entry either.
-                with suppress(InvalidName, NameTooLong, OSError):
-                    if entry.is_dir() == directories:
-                        yield spelled(entry.name)
-
-    @contextmanager
-    def _must_exist(self, user: str, archive: str | None) -> Iterator[None]:
-        try:
-            yield
-        except FileNotFoundError:
-            raise self._not_found(user, archive) from None
-
-    @staticmethod
-    def _not_found(user: str, archive: str | None) -> NotFound:
-        what = "running conversation" if archive is None else f"archive {archive!r}"
-        return NotFound(f"user {user!r} has no {what}")
-
-
-def _last_appended(archive: Archived) -> tuple[int, str]:
-    return archive.stat.mtime_ns, archive.name

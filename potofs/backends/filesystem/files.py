@@ -1,5 +1,7 @@
 """Files of the backend: reading them, and writing so that a file is there whole or not at all."""
 
+import ctypes
+import errno
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -10,6 +12,11 @@ from potofs.backends.filesystem.sync import sync_directory
 
 # Bytes read at once where all of a file is.
 _PIECE = 1 << 24
+
+# renameat2(2), which Python does not have: the present directory, and the flag that says never to replace.
+_renameat2 = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
+_AT_FDCWD = -100
+_RENAME_NOREPLACE = 1
 
 
 def stat_of(found: os.stat_result) -> Stat:
@@ -25,6 +32,10 @@ class FileReader(Reader):
 
     def stat(self) -> Stat:
         return stat_of(os.fstat(self._descriptor))
+
+    def stored_size(self) -> int:
+        """Bytes that it takes up."""
+        return os.fstat(self._descriptor).st_size
 
     def read(self, offset: int, size: int) -> bytes:
         return os.pread(self._descriptor, size, offset)
@@ -45,8 +56,11 @@ class FileReader(Reader):
         os.close(self._descriptor)
 
 
-def append_whole(descriptor: int, data: bytes) -> int:
-    """Appends to a file that nobody has moved about in, all or nothing; returns where it ends then; raises OSError."""
+def append_whole(descriptor: int, data: bytes, *, cut_back: bool = True) -> int:
+    """Appends to a file that nobody has moved about in, all or nothing; returns where it ends then; raises OSError.
+
+    Where programs that take no lock append too, it may not be `cut_back` after a failure: a part may stay.
+    """
     start = done = 0
     try:
         done = os.write(descriptor, data)
@@ -57,7 +71,7 @@ def append_whole(descriptor: int, data: bytes) -> int:
             done += os.write(descriptor, data[done:])
     except BaseException:
         # What another program has appended meanwhile is not ours to cut off.
-        if done and os.fstat(descriptor).st_size == start + done:
+        if cut_back and done and os.fstat(descriptor).st_size == start + done:
             os.ftruncate(descriptor, start)
         raise
     return start + done
@@ -88,25 +102,58 @@ def write_again(path: str) -> None:
 def create_whole(path: str, data: bytes, *, mtime_ns: int | None = None, durable: bool = True) -> None:
     """Makes a new file that is complete as soon as it has its name; raises FileExistsError, OSError."""
     folder = os.path.dirname(path)
-    # Told apart by thread and process; what a killed process leaves is hidden and of use to nobody.
-    scratch = f"{folder}/.{os.getpid()}.{os.urandom(4).hex()}.new"
-    descriptor = os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_EXCL, FILE_MODE)
-    try:
-        try:
-            with naming(path):
-                append_whole(descriptor, data)
-            if mtime_ns is not None:
-                os.utime(descriptor, ns=(mtime_ns, mtime_ns))
-            if durable:
-                os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+    with scratch(folder) as (descriptor, unfinished):
+        with naming(path):
+            append_whole(descriptor, data)
+        if mtime_ns is not None:
+            os.utime(descriptor, ns=(mtime_ns, mtime_ns))
+        if durable:
+            os.fsync(descriptor)
         # Unlike rename(2), link(2) never replaces.
-        os.link(scratch, path)
-    finally:
-        os.unlink(scratch)
+        os.link(unfinished, path)
     if durable:
         sync_directory(folder)
+
+
+def replace_whole(path: str, data: bytes, *, mtime_ns: int) -> None:
+    """Puts a durable file in the place of another at one stroke, or where there was none; raises OSError."""
+    folder = os.path.dirname(path)
+    with scratch(folder) as (descriptor, unfinished):
+        append_whole(descriptor, data)
+        os.utime(descriptor, ns=(mtime_ns, mtime_ns))
+        os.fsync(descriptor)
+        os.rename(unfinished, path)
+    sync_directory(folder)
+
+
+@contextmanager
+def scratch(folder: str) -> Iterator[tuple[int, str]]:
+    """A new hidden file, opened, and its path: it is gone in the end, unless it was renamed."""
+    # Told apart by thread and process; what a killed process leaves is hidden and of use to nobody.
+    path = f"{folder}/.{os.getpid()}.{os.urandom(4).hex()}.new"
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, FILE_MODE)
+    try:
+        yield descriptor, path
+    finally:
+        os.close(descriptor)
+        with suppress(FileNotFoundError):
+            os.unlink(path)
+
+
+def rename_new(old: str, new: str) -> None:
+    """Renames to a name that nothing has; raises FileExistsError, OSError.
+
+    At one stroke where the system can; else it has both names for a moment.
+    """
+    if _renameat2 is not None:
+        if not _renameat2(_AT_FDCWD, os.fsencode(old), _AT_FDCWD, os.fsencode(new), _RENAME_NOREPLACE):
+            return
+        code = ctypes.get_errno()
+        # Network file systems mostly do not know the flag.
+        if code not in (errno.EINVAL, errno.ENOSYS):
+            raise OSError(code, os.strerror(code), old, None, new)
+    os.link(old, new)
+    os.unlink(old)
 
 
 def make_directories(path: str, *, below: str | None = None, durable: bool) -> None:
@@ -124,6 +171,14 @@ def make_directories(path: str, *, below: str | None = None, durable: bool) -> N
             os.mkdir(path, DIRECTORY_MODE)
         if durable:
             sync_directory(os.path.dirname(path))
+
+
+def size(path: str) -> int:
+    """Bytes of a file; -1 if it is not there."""
+    try:
+        return os.stat(path).st_size
+    except FileNotFoundError:
+        return -1
 
 
 def changed(path: str) -> int:

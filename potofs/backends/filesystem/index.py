@@ -8,8 +8,11 @@ import os
 import threading
 from collections import OrderedDict
 from collections.abc import Callable
+from contextlib import suppress
 
-from potofs.backends.base import RECORD_END, Fingerprint, Reader, Record, Scan, seam
+from potofs.backends.base import RECORD_END, Fingerprint, Mark, Reader, Record, Scan, seam
+from potofs.backends.filesystem.sidecar import Kept, Sidecar
+from potofs.backends.filesystem.totals import Figures, figures_of
 from potofs.errors import WouldBlock
 
 # Users whose conversations are remembered, those of the last appends (about 20 kB each).
@@ -18,13 +21,19 @@ _USERS = 2048
 _QUICKLY_READ = 1 << 14
 # How many of the bytes accounted for have to be where they were: enough to hold a timestamp.
 _SEEN = 512
+# After how many new messages what is known is kept on disk; shorter conversations are read as quickly.
+_KEPT_EVERY = 256
 
 
 class Contents:
     """The messages of one conversation, up to the last record that ends."""
 
-    def __init__(self, conversation: int, scan: Scan) -> None:
+    def __init__(self, conversation: int, scan: Scan, sidecar: Sidecar) -> None:
         self._scan = scan
+        self._sidecar = sidecar
+        # What was given since it was kept last, and up to where that was.
+        self._unkept: list[Fingerprint] = []
+        self._kept_until = 0
         #: The conversation's id.
         self.id = conversation
         #: Bytes that are accounted for; a record ends there.
@@ -37,7 +46,43 @@ class Contents:
         self._seen = b""
         #: What follows `covered`: bytes without a terminator, which may be a message all the same.
         self.tail = b""
-        self._in_tail: list[Fingerprint] = []
+        self._in_tail: list[Mark] = []
+        # When the first and the last message was said that is covered.
+        _, self._first_ns, self._last_ns = figures_of(())
+
+    @property
+    def size(self) -> int:
+        """Bytes of the conversation, as far as it was looked at."""
+        return self.covered + len(self.tail)
+
+    def figures(self) -> Figures:
+        """What is counted of it as a running conversation."""
+        _, first, last = figures_of(self._in_tail)
+        return Figures(1, 0, self.count, self.size, min(first, self._first_ns), max(last, self._last_ns))
+
+    def recall(self) -> None:
+        """Takes over what is kept on disk; the bytes have yet to say whether it is true."""
+        with suppress(OSError):
+            loaded = self._sidecar.load(self.id)
+            if loaded is not None:
+                kept, self.given = loaded
+                self.covered = self._kept_until = kept.covered
+                self.count, self._first_ns, self._last_ns = kept.messages, kept.first_ns, kept.last_ns
+                self._seen = kept.seen
+
+    def keep(self) -> None:
+        """Keeps on disk what is known, if much has come since."""
+        if len(self._unkept) < _KEPT_EVERY:
+            return
+        # Chunks hold fingerprints of one size.
+        sizes = {len(fingerprint) for fingerprint in self._unkept} | {len(next(iter(self.given)))}
+        messages = self.count - len(self._in_tail)
+        kept = Kept(self.id, self.covered, messages, self._first_ns, self._last_ns, self._seen)
+        # An append does not fail for what is only a help.
+        with suppress(OSError):
+            if len(sizes) == 1 and not self._sidecar.add(self._kept_until, kept, self._unkept):
+                self._sidecar.replace(kept, list(self.given))
+        self._unkept, self._kept_until = [], self.covered
 
     def catch_up(self, descriptor: int) -> bool:
         """Takes in what was appended since; False if these are not the bytes it knows."""
@@ -52,18 +97,13 @@ class Contents:
         end = 0 if not new else (new.rfind(RECORD_END) + len(RECORD_END) if RECORD_END in new else 0)
         self.count -= len(self._in_tail)
         self.tail = new[end:]
-        self._in_tail = self._fingerprints(self.tail)
-        whole = self._fingerprints(new[:end])
-        self._cover(new[:end])
-        self.count += len(whole) + len(self._in_tail)
-        self.given.update(whole)
+        self._in_tail = list(self._scan(self.tail))
+        self._take(list(self._scan(new[:end])), new[:end])
+        self.count += len(self._in_tail)
         return True
 
-    def _fingerprints(self, data: bytes) -> list[Fingerprint]:
-        return [mark.fingerprint for mark in self._scan(data)]
-
     def has(self, fingerprint: Fingerprint) -> bool:
-        return fingerprint in self.given or fingerprint in self._in_tail
+        return fingerprint in self.given or fingerprint in [mark.fingerprint for mark in self._in_tail]
 
     def is_cut_off(self, record: Record) -> bool:
         """Whether the tail is this very record as far as it was written: all that tells it apart, and not all of it."""
@@ -76,11 +116,15 @@ class Contents:
 
     def add(self, records: list[Record], data: bytes) -> None:
         """Accounts for records that were just appended, as `data`, right behind what is covered."""
-        self.given.update(record.mark.fingerprint for record in records)
-        self.count += len(records)
-        self._cover(data)
+        self._take([record.mark for record in records], data)
 
-    def _cover(self, data: bytes) -> None:
+    def _take(self, marks: list[Mark], data: bytes) -> None:
+        count, first, last = figures_of(marks)
+        fingerprints = [mark.fingerprint for mark in marks]
+        self.given.update(fingerprints)
+        self._unkept += fingerprints
+        self.count += count
+        self._first_ns, self._last_ns = min(self._first_ns, first), max(self._last_ns, last)
         self.covered += len(data)
         self._seen = (self._seen + data[-_SEEN:])[-_SEEN:]
 
@@ -101,7 +145,9 @@ class Index:
         scan: Scan,
         open_newest_archive: Callable[[str], Reader | None],
         archives_changed: Callable[[str], int],
+        sidecar_of: Callable[[str], str],
     ) -> None:
+        self._sidecar_of = sidecar_of
         self._scan = scan
         self._open_newest_archive = open_newest_archive
         self._archives_changed = archives_changed
@@ -116,10 +162,17 @@ class Index:
         contents = known.current
         _refuse_long_read(user, found.st_size - (contents.covered if contents else 0), wait)
         if contents is None or contents.id != conversation or not contents.catch_up(descriptor):
-            contents = Contents(conversation, self._scan)
-            contents.catch_up(descriptor)
+            contents = self._new(user, conversation)
+            contents.recall()
+            if not contents.catch_up(descriptor):
+                contents = self._new(user, conversation)
+                contents.catch_up(descriptor)
+            contents.keep()
             known.current, known.previous_at = contents, None
         return contents
+
+    def _new(self, user: str, conversation: int) -> Contents:
+        return Contents(conversation, self._scan, Sidecar(self._sidecar_of(user)))
 
     def was_archived(self, user: str, fingerprint: Fingerprint, *, wait: bool = True) -> bool:
         """Whether the newest archive holds a message; raises WouldBlock before a long read."""

@@ -3,10 +3,15 @@
 users/<name>/                     one folder a user; `potofs.names` spells the id
     metadata.yaml                 what is stored of the user beside conversations
     dialogs/current.yaml          the running conversation, append-only
-    dialogs/archived/<name>.yaml  archives
+    dialogs/archived/<name>.yaml  archives, or <name>.yaml.gz once they are compressed
+    dialogs/archived/.<hex>.id    empty: the file that a compressed archive was, for its number's sake
     dialogs/rejected/<time>.yaml  bytes that were refused
-    .lock                         held by whoever changes something of the user; always empty
+    .current.idx                  what a long running conversation holds; derived (`sidecar`)
+    .archives                     what each archive holds; derived (`accounts`)
+    .lock                         held by whoever changes something of the user; in it, what was counted (`totals`)
 system/fence.json                 whether changes are taken, if that was ever said
+    totals                        sums over all users; derived
+    .lock                         held while the fence is set, and shared by whoever makes a user's folders
 """
 
 import os
@@ -15,6 +20,9 @@ from potofs import names
 
 DIRECTORY_MODE = 0o700
 FILE_MODE = 0o600
+COMPRESSED = ".gz"
+# What ends the name of a file that only keeps its number.
+NUMBER = ".id"
 
 
 class Layout:
@@ -23,13 +31,22 @@ class Layout:
     def __init__(self, root: str) -> None:
         self.root = root
         self.users = os.path.join(root, "users")
-        self.fence = os.path.join(root, "system/fence.json")
+        self.system = os.path.join(root, "system")
+        self.fence = f"{self.system}/fence.json"
+        self.totals = f"{self.system}/totals"
+        self.fence_lock = f"{self.system}/.lock"
 
     def user(self, user: str) -> str:
         return f"{self.users}/{names.encode(user)}"
 
     def lock(self, user: str) -> str:
         return f"{self.user(user)}/.lock"
+
+    def archive_index(self, user: str) -> str:
+        return f"{self.user(user)}/.archives"
+
+    def sidecar(self, user: str) -> str:
+        return f"{self.user(user)}/.current.idx"
 
     def profile(self, user: str) -> str:
         return f"{self.user(user)}/metadata.yaml"
@@ -48,6 +65,13 @@ class Layout:
         if archive is None:
             return f"{self.dialogs(user)}/current.yaml"
         return f"{self.archived(user)}/{names.archive_file(archive)}"
+
+    def compressed(self, user: str, archive: str) -> str:
+        return self.conversation(user, archive) + COMPRESSED
+
+    def number(self, user: str, token: bytes) -> str:
+        """The file whose number an archive has that is compressed."""
+        return f"{self.archived(user)}/.{token.hex()}{NUMBER}"
 
     def set_aside(self, user: str, name: str) -> str:
         return f"{self.rejected(user)}/{names.archive_file(name)}"

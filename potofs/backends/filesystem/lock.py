@@ -37,8 +37,8 @@ class UserLocks:
         self._queues: dict[str, _Queue] = {}
 
     @contextmanager
-    def held(self, user: str, *, wait: bool) -> Iterator[None]:
-        """Holds the lock of a user whose folder exists.
+    def held(self, user: str, *, wait: bool) -> Iterator[int]:
+        """Holds the lock of a user whose folder exists, and gives its file, opened.
 
         Raises WouldBlock at once if it may not wait, DeadlineExceeded if it waited too long.
         """
@@ -53,7 +53,7 @@ class UserLocks:
                     if not self._flock(descriptor, deadline):
                         raise self._given_up(user, wait)
                     try:
-                        yield
+                        yield descriptor
                     finally:
                         # Closing would not do: a child forked meanwhile has the descriptor too, and would go on
                         # holding the lock.

@@ -1,0 +1,209 @@
+"""Counting a user: what there is now, beside what was counted before, so that only what changed is looked at.
+
+What an archive holds is kept in a file of the user, for archives stay as they are: entries of seven numbers (id, size,
+time of last append, messages, times of the first and last message; CRC-32 of those), added at its end. It is derived
+and may be removed at any time.
+"""
+
+import errno
+import os
+import struct
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+
+from potofs.backends.base import Archived, Scan, Stat, Totals
+from potofs.backends.filesystem import files
+from potofs.backends.filesystem.conversations import Conversations
+from potofs.backends.filesystem.index import Contents
+from potofs.backends.filesystem.layout import FILE_MODE, Layout
+from potofs.backends.filesystem.lock import UserLocks
+from potofs.backends.filesystem.totals import NO_FIGURES, Busy, Counted, Figures, TotalsFile, counted, figures_of
+from potofs.errors import DeadlineExceeded, NotFound
+
+_ENTRY = struct.Struct("<6qI")
+# Entries of archives that are gone, before the file is written anew.
+_SPARE = 256
+# Errors of a place that cannot be written to, or has no locks of the kind that sums need.
+_NOTHING_KEPT = (errno.EROFS, errno.EACCES, errno.EPERM, errno.EINVAL, errno.ENOLCK, errno.EOPNOTSUPP)
+
+#: What tells one state of an archive from another: id, size, time of last append.
+_Key = tuple[int, int, int]
+#: Messages, and when the first and the last was said.
+_Held = tuple[int, int, int]
+
+
+class Accounts:
+    """What is counted of the users of one root; where `lock` is asked for, the caller holds it: the opened file."""
+
+    def __init__(
+        self,
+        layout: Layout,
+        conversations: Conversations,
+        scan: Scan,
+        locks: UserLocks,
+        contents_of: Callable[[str], Contents | None],
+    ) -> None:
+        self._layout, self._conversations, self._scan = layout, conversations, scan
+        self._locks, self._contents_of = locks, contents_of
+        self.sums = TotalsFile(layout)
+
+    def count(self, user: str, lock: int, contents: Contents | None = None) -> None:
+        """Counts a user anew, as far as that has changed; `contents`: of the running conversation, if known."""
+        # What was done is done, and not undone because it cannot be counted: the next change counts it too.
+        try:
+            before = counted(lock)
+            archives_at = files.changed(self._layout.archived(user))
+            if contents is not None:
+                state = contents.id, contents.size, archives_at
+            else:
+                state = *self._current(user), archives_at
+            if before is not None and before[1:4] == state:
+                return
+            if before is not None and before[1:3] == state[:2]:
+                current = before.current
+            elif contents is None and not state[1]:
+                current = NO_FIGURES
+            else:
+                contents = contents or self._contents_of(user)
+                current = contents.figures() if contents else NO_FIGURES
+            archives = before.archives if before and before.archives_at == archives_at else self._archives(user)
+            number = before.number + 1 if before else 1
+            self.sums.change(user, lock, before, Counted(number, *state, current, archives))
+        except (OSError, Busy):
+            return
+
+    def count_at_rest(self, user: str) -> None:
+        """Counts a user whose lock the caller does not hold."""
+        # Whoever holds it for so long counts what it does.
+        with suppress(DeadlineExceeded), self._locks.held(user, wait=True) as lock:
+            self.count(user, lock)
+
+    def totals(self, foreign_writers: bool) -> Totals:
+        """Figures over all users; each is looked at only if somebody may have written who counts nothing.
+
+        Raises OSError, DeadlineExceeded.
+        """
+        try:
+            if not self.sums.is_right():
+                self.recount()
+            elif foreign_writers:
+                self._count_changed()
+            return self.sums.totals()
+        except OSError as error:
+            if error.errno not in _NOTHING_KEPT:
+                raise
+            return self.walked()
+
+    def recount(self) -> None:
+        """Makes the sums true again; raises OSError, DeadlineExceeded."""
+        self._count_changed()
+        self.sums.recount(self._conversations.users)
+
+    def _count_changed(self) -> None:
+        for user in self._conversations.users():
+            if not self.is_counted(user):
+                self.count_at_rest(user)
+
+    def is_counted(self, user: str) -> bool:
+        """Whether a user, whose lock nobody holds, has not changed since it was counted."""
+        try:
+            descriptor = os.open(self._layout.lock(user), os.O_RDONLY)
+        except FileNotFoundError:
+            return False
+        try:
+            found = counted(descriptor)
+        finally:
+            os.close(descriptor)
+        return found is not None and found[1:4] == (
+            *self._current(user),
+            files.changed(self._layout.archived(user)),
+        )
+
+    def note(self, user: str, stat: Stat, contents: Contents) -> None:
+        """Notes what a conversation holds that becomes an archive, so that it need not be read for that."""
+        figures = contents.figures()
+        with suppress(OSError):
+            self._add(user, {stat[:3]: (figures.messages, figures.first_ns, figures.last_ns)})
+
+    def walked(self) -> Totals:
+        """The totals without any record: by reading everything."""
+        users = 0
+        found = NO_FIGURES
+        for user in self._conversations.users():
+            users += 1
+            for archive in [None, *(archive.name for archive in self._conversations.archives(user))]:
+                with suppress(NotFound), self._conversations.open(user, archive) as reader:
+                    held = figures_of(self._scan(reader.read_all()))
+                    running = archive is None
+                    found = found.plus(Figures(running, not running, held[0], reader.stored_size(), *held[1:]))
+        return found.totals(users)
+
+    def _current(self, user: str) -> tuple[int, int]:
+        """Id and size of the running conversation; 0 if there is none."""
+        try:
+            found = os.stat(self._layout.conversation(user, None))
+        except FileNotFoundError:
+            return 0, 0
+        return (found.st_ino, found.st_size) if found.st_size else (0, 0)
+
+    def _archives(self, user: str) -> Figures:
+        known = self._known(user)
+        archives = self._conversations.archives(user)
+        live = {archive.stat[:3]: known[archive.stat[:3]] for archive in archives if archive.stat[:3] in known}
+        total, new = NO_FIGURES, {}
+        for archive in archives:
+            key = archive.stat[:3]
+            if key not in live:
+                held = self._read(user, archive)
+                if held is None:
+                    continue
+                new[key] = live[key] = held
+            messages, first, last = live[key]
+            total = total.plus(Figures(0, 1, messages, archive.stored_size, first, last))
+        with suppress(OSError):
+            if len(known) > 2 * len(live) + _SPARE:
+                self._add(user, live, anew=True)
+            elif new:
+                self._add(user, new)
+        return total
+
+    def _read(self, user: str, archive: Archived) -> _Held | None:
+        try:
+            with self._conversations.open(user, archive.name) as reader:
+                return figures_of(self._scan(reader.read_all()))
+        except NotFound:
+            return None
+        except OSError:
+            # Damaged: it is there, and what it holds nobody can say.
+            return figures_of(())
+
+    def _known(self, user: str) -> dict[_Key, _Held]:
+        found: dict[_Key, _Held] = {}
+        with suppress(FileNotFoundError), files.FileReader(self._layout.archive_index(user)) as reader:
+            for entry in _entries(reader.read_all()):
+                *numbers, check = _ENTRY.unpack(entry)
+                if check == zlib.crc32(entry[:-4]):
+                    found[numbers[0], numbers[1], numbers[2]] = numbers[3], numbers[4], numbers[5]
+        return found
+
+    def _add(self, user: str, held: dict[_Key, _Held], *, anew: bool = False) -> None:
+        path = self._layout.archive_index(user)
+        data = b""
+        for key, value in held.items():
+            entry = _ENTRY.pack(*key, *value, 0)[:-4]
+            data += entry + struct.pack("<I", zlib.crc32(entry))
+        if anew:
+            with suppress(FileNotFoundError):
+                os.unlink(path)
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT, FILE_MODE)
+        try:
+            end = os.fstat(descriptor).st_size
+            # A killed writer's half entry is written over.
+            os.pwrite(descriptor, data, end - end % _ENTRY.size)
+        finally:
+            os.close(descriptor)
+
+
+def _entries(data: bytes) -> Iterator[bytes]:
+    return (data[at : at + _ENTRY.size] for at in range(0, len(data) - _ENTRY.size + 1, _ENTRY.size))

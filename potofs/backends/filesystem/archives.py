@@ -1,0 +1,280 @@
+"""What archives are made of, become, and are called. The caller holds the user's lock, except where it says otherwise.
+
+A conversation's number is that of the file it was written to, for life. So that file stays when the archive is
+compressed: under a hidden name that the compressed form knows (`.<token>.id`), empty, because its number would be given
+to another conversation if it went. Restored, its bytes are written into it again. A copy of the tree made by another
+program keeps the two together, so numbers are unique there too; without its `.id` the compressed file has its own.
+
+Whatever the setting for fsync is: nothing is taken away that is not on disk in its other form.
+"""
+
+import fcntl
+import os
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import NamedTuple
+
+from potofs import names, times
+from potofs.backends.base import Reader
+from potofs.backends.filesystem import files, gzipped
+from potofs.backends.filesystem.conversations import Conversations, Opened, must_exist
+from potofs.backends.filesystem.layout import NUMBER, Layout
+from potofs.backends.filesystem.sync import GroupSync, sync_directory
+from potofs.errors import AlreadyExists, NotFound
+
+# Bytes that are compared at once.
+_PIECE = 1 << 20
+
+
+class Compressed(NamedTuple):
+    """An archive's other form, made and not yet in its place."""
+
+    #: The plain one that it was made from, opened.
+    plain: files.FileReader
+    path: str
+    token: bytes
+    size: int
+
+
+class Archives:
+    """Moves of conversations within one root; `durable`: they are on disk when they are done."""
+
+    def __init__(self, layout: Layout, conversations: Conversations, syncs: GroupSync, *, durable: bool) -> None:
+        self._layout, self._conversations, self._syncs, self._durable = layout, conversations, syncs, durable
+
+    def archive(self, user: str, descriptor: int, name: str | None) -> str:
+        """Renames the running conversation, opened as `descriptor`, into an archive; raises AlreadyExists, OSError."""
+        if name is None:
+            base = times.compact(time.time_ns())
+            name = names.first_free(base, lambda name: self._conversations.is_taken(user, name))
+        else:
+            self.refuse_taken(user, name)
+        if self._durable:
+            self._syncs.sync(descriptor)
+        self._move(self._layout.conversation(user, None), self._layout.conversation(user, name), user)
+        return name
+
+    def restore(self, user: str, archive: str) -> None:
+        """Makes an archive the running conversation, where there is none; raises NotFound, FileExistsError, OSError."""
+        current, compressed = self._layout.conversation(user, None), self._layout.compressed(user, archive)
+        self._forget_other_form(user, archive)
+        if not self._conversations.is_compressed(user, archive):
+            with must_exist(user, archive):
+                self._move(self._layout.conversation(user, archive), current, user)
+            return
+        with self._conversations.open(user, archive) as reader, self._written_back(user, reader) as path:
+            # Killed before the second step, it is seen twice, as running and as archive; the other way round it
+            # would be seen nowhere.
+            files.rename_new(path, current)
+            sync_directory(self._layout.dialogs(user))
+            os.unlink(compressed)
+            sync_directory(self._layout.archived(user))
+        self.touch(user)
+
+    def rename(self, user: str, archive: str, name: str) -> None:
+        """Gives an archive another name, in whichever form it is; raises NotFound, AlreadyExists, OSError."""
+        self._forget_other_form(user, archive)
+        form = (
+            self._layout.compressed if self._conversations.is_compressed(user, archive) else self._layout.conversation
+        )
+        with must_exist(user, archive):
+            os.stat(form(user, archive))
+            self.refuse_taken(user, name)
+            self._move(form(user, archive), form(user, name), user)
+
+    def refuse_taken(self, user: str, name: str) -> None:
+        """Raises AlreadyExists if there is such an archive."""
+        if self._conversations.is_taken(user, name):
+            raise AlreadyExists(
+                f"user {user!r} has an archive {name!r} already; nothing is replaced, take another name"
+            )
+
+    def touch(self, user: str) -> None:
+        """Shows every server that archives are others now, by a finer clock than files have on older kernels."""
+        now = time.time_ns()
+        os.utime(self._layout.archived(user), ns=(now, now))
+
+    # Compressing
+
+    @contextmanager
+    def compressed(self, user: str, archive: str) -> Iterator[Compressed | None]:
+        """Makes the compressed form of an archive, durable and beside it; None if that is no smaller.
+
+        Without the lock: an archive does not change. What may happen to its name meanwhile, `replace` looks at.
+        """
+        try:
+            plain = files.FileReader(self._layout.conversation(user, archive))
+        except FileNotFoundError:
+            # Compressed by another server a moment ago; else it is not there.
+            self._conversations.stat(user, archive)
+            yield None
+            return
+        folder = self._layout.archived(user)
+        with plain, files.scratch(folder) as (descriptor, path):
+            stat, token = plain.stat(), os.urandom(gzipped.TOKEN_SIZE)
+            size = gzipped.write(plain.fileno(), stat.size, descriptor, token)
+            if size >= stat.size or not _could_be_emptied(plain.fileno(), descriptor):
+                yield None
+                return
+            os.fsync(descriptor)
+            # Read back, for the plain one will be gone.
+            with gzipped.GzipReader(path, lambda _: None) as reader:
+                if not _are_same(reader, plain) and plain.stat().size == stat.size:
+                    raise OSError(f"{path}: what was compressed does not read back as it was")
+            yield Compressed(plain, path, token, size)
+
+    def replace(self, user: str, archive: str, made: Compressed) -> int:
+        """Puts the compressed form of an archive in its place; returns the bytes saved, 0 if it has become another."""
+        path, folder = self._layout.conversation(user, archive), self._layout.archived(user)
+        stat = made.plain.stat()
+        try:
+            if files.stat_of(os.stat(path))[:2] != stat[:2]:
+                return 0
+        except FileNotFoundError:
+            # Restored, renamed, or compressed by another server.
+            return 0
+        self._forget_other_form(user, archive)
+        os.utime(made.path, ns=(stat.mtime_ns, stat.mtime_ns))
+        try:
+            files.rename_new(made.path, self._layout.compressed(user, archive))
+        except FileExistsError:
+            # Something else of that name, which is not ours to take away.
+            return 0
+        # Killed here, it is there in both forms, and the plain one counts until it is compressed once more.
+        sync_directory(folder)
+        files.rename_new(path, self._layout.number(user, made.token))
+        sync_directory(folder)
+        self.touch(user)
+        return stat.size - made.size
+
+    def empty_numbers(self, user: str, token: bytes | None) -> None:
+        """Frees what files still hold that only keep a number, unless somebody reads in one since before.
+
+        That of `token` first, which was just put in place: mostly there is no other to look for.
+        """
+        if token is not None:
+            with suppress(FileNotFoundError):
+                _empty(self._layout.number(user, token))
+        with suppress(FileNotFoundError), os.scandir(self._layout.archived(user)) as entries:
+            kept = [entry.path for entry in entries if entry.name.startswith(".") and entry.name.endswith(NUMBER)]
+            full = {path for path in kept if os.stat(path).st_size}
+            # One that no archive knows may hold all there is of something: somebody took the other form away.
+            for path in full and full & self._numbers(user):
+                _empty(path)
+
+    def _numbers(self, user: str) -> set[str]:
+        """The files that keep the numbers of compressed archives."""
+        found = set()
+        for archive in self._conversations.archives(user):
+            with suppress(NotFound), self._conversations.open(user, archive.name) as reader:
+                if isinstance(reader, gzipped.GzipReader) and reader.token is not None:
+                    found.add(self._layout.number(user, reader.token))
+        return found
+
+    def _forget_other_form(self, user: str, archive: str) -> None:
+        """Takes the compressed form away where the plain one is there with the same bytes: somebody was killed."""
+        with suppress(FileNotFoundError, gzipped.NotGzip):
+            compressed = self._layout.compressed(user, archive)
+            plain = self._layout.conversation(user, archive)
+            with gzipped.GzipReader(compressed, lambda _: None) as reader, files.FileReader(plain) as other:
+                if not _are_same(other, reader):
+                    return
+            os.unlink(compressed)
+
+    @contextmanager
+    def _written_back(self, user: str, reader: Opened) -> Iterator[str]:
+        """A file with the bytes of a compressed archive and its time, durable; the one that keeps its number."""
+        folder = self._layout.archived(user)
+        token = reader.token if isinstance(reader, gzipped.GzipReader) else None
+        if token is not None:
+            path = self._layout.number(user, token)
+            with suppress(FileNotFoundError):
+                descriptor = os.open(path, os.O_RDWR)
+                try:
+                    _fill(descriptor, reader, path)
+                finally:
+                    os.close(descriptor)
+                yield path
+                return
+        with files.scratch(folder) as (descriptor, path):
+            _fill(descriptor, reader, path)
+            yield path
+
+    def _move(self, old: str, new: str, user: str) -> None:
+        files.rename_new(old, new)
+        if self._durable:
+            # First where it arrives: after a power failure it may have two names, but never none.
+            arrives, leaves = os.path.dirname(new), os.path.dirname(old)
+            sync_directory(arrives)
+            if leaves != arrives:
+                sync_directory(leaves)
+        self.touch(user)
+
+
+def _fill(descriptor: int, reader: Opened, path: str) -> None:
+    """Writes the bytes of an archive into a file, unless it has them still (somebody was reading), and its time."""
+    stat = reader.stat()
+    with files.FileReader(path) as there:
+        complete = there.stat().size == stat.size and _are_same(there, reader)
+    if not complete:
+        os.ftruncate(descriptor, 0)
+        offset = 0
+        while piece := reader.read(offset, _PIECE):
+            done = 0
+            while done < len(piece):
+                done += os.pwrite(descriptor, piece[done:], offset + done)
+            offset += len(piece)
+    os.utime(descriptor, ns=(stat.mtime_ns, stat.mtime_ns))
+    os.fsync(descriptor)
+
+
+def _are_same(one: Reader, other: Reader) -> bool:
+    if one.stat().size != other.stat().size:
+        return False
+    offset = 0
+    while piece := one.read(offset, _PIECE):
+        if other.read(offset, len(piece)) != piece:
+            return False
+        offset += len(piece)
+    return offset == one.stat().size
+
+
+# A write lease (fcntl(2)) is given for a file that nobody else on this machine has open, and holds up whoever opens it
+# meanwhile: so nobody reads in a file that is emptied.
+
+
+def _could_be_emptied(plain: int, scratch: int) -> bool:
+    """Whether this file system has leases, and we may take one on the archive."""
+    if os.geteuid() not in (0, os.fstat(plain).st_uid) or not _lease(scratch):
+        return False
+    _release(scratch)
+    return True
+
+
+def _empty(path: str) -> None:
+    """Frees the bytes of a file if nobody has it open."""
+    descriptor = os.open(path, os.O_RDWR)
+    try:
+        if _lease(descriptor):
+            try:
+                os.ftruncate(descriptor, 0)
+            finally:
+                _release(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _lease(descriptor: int) -> bool:
+    # Whoever opens it has us told by a signal; by default that is one that ends the process.
+    fcntl.fcntl(descriptor, fcntl.F_SETSIG, signal.SIGURG)
+    try:
+        fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_WRLCK)
+    except OSError:
+        return False
+    return True
+
+
+def _release(descriptor: int) -> None:
+    fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_UNLCK)

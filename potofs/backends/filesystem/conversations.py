@@ -1,0 +1,168 @@
+"""Finding and reading conversations: plain or compressed, without a lock.
+
+An archive is `<name>.yaml` or `<name>.yaml.gz`. It is compressed by making the second and then taking the first away,
+and restored the other way round. So whoever looks for the plain one first always finds one of them, and where both are
+seen they are the same: the plain one counts.
+"""
+
+import errno
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+
+from potofs import names
+from potofs.backends.base import Archived, Stat
+from potofs.backends.filesystem import files
+from potofs.backends.filesystem.gzipped import GzipReader, NotGzip
+from potofs.backends.filesystem.layout import COMPRESSED, Layout
+from potofs.errors import InvalidName, NameTooLong, NotFound
+
+#: An opened conversation, in one form or the other.
+Opened = files.FileReader | GzipReader
+
+
+class Conversations:
+    """What lies in the folders of one root."""
+
+    def __init__(self, layout: Layout) -> None:
+        self._layout = layout
+
+    def users(self) -> Iterator[str]:
+        """The ids of all users; raises OSError, also if the journal's folder is gone."""
+        with must_be_there(self._layout):
+            os.stat(self._layout.users)
+        for name in _names(self._layout.users, directories=True):
+            with suppress(InvalidName, NameTooLong):
+                yield names.decode(name)
+
+    def stat(self, user: str, archive: str | None) -> Stat:
+        """What is known of a conversation; raises NotFound, OSError."""
+        try:
+            stat = files.stat_of(os.stat(self._layout.conversation(user, archive)))
+        except FileNotFoundError:
+            if archive is None:
+                raise not_found(user, archive) from None
+            with self._open_compressed(user, archive) as reader:
+                return reader.stat()
+        if not stat.size and archive is None:
+            raise not_found(user, archive)
+        return stat
+
+    def open(self, user: str, archive: str | None) -> Opened:
+        """Opens one to read; raises NotFound, OSError."""
+        try:
+            reader = files.FileReader(self._layout.conversation(user, archive))
+        except FileNotFoundError:
+            if archive is None:
+                raise not_found(user, archive) from None
+            return self._open_compressed(user, archive)
+        if archive is None and not reader.stat().size:
+            reader.close()
+            raise not_found(user, archive)
+        return reader
+
+    def is_taken(self, user: str, archive: str) -> bool:
+        """Whether anything has the name of an archive, in one form or the other."""
+        return os.path.lexists(self._layout.conversation(user, archive)) or os.path.lexists(
+            self._layout.compressed(user, archive)
+        )
+
+    def is_compressed(self, user: str, archive: str) -> bool:
+        """Whether there is only the compressed form of an archive."""
+        plain, compressed = self._layout.conversation(user, archive), self._layout.compressed(user, archive)
+        return not os.path.lexists(plain) and os.path.lexists(compressed)
+
+    def archives(self, user: str) -> list[Archived]:
+        """All archives of a user, in no order."""
+        found: dict[str, Archived] = {}
+        for name in _names(self._layout.archived(user), directories=False):
+            # Gone since: renamed, restored or compressed. What is no gzip is not ours.
+            with suppress(InvalidName, NameTooLong, FileNotFoundError, NotFound):
+                archive = names.archive_name(name.removesuffix(COMPRESSED))
+                if not name.endswith(COMPRESSED):
+                    found[archive] = self._plain(self._layout.conversation(user, archive), archive)
+                elif archive not in found:
+                    # Asked for by its name: meanwhile it may have got the other form.
+                    with self.open(user, archive) as reader:
+                        found[archive] = Archived(archive, reader.stat(), reader.stored_size())
+        return list(found.values())
+
+    def newest_archive(self, user: str) -> Opened | None:
+        """The archive that was appended to last, opened; None if there is none. The caller holds the lock."""
+        newest = max(self.archives(user), key=last_appended, default=None)
+        return self.open(user, newest.name) if newest else None
+
+    def set_asides(self, user: str) -> list[Archived]:
+        """What was set aside."""
+        found = []
+        for name in _names(self._layout.rejected(user), directories=False):
+            with suppress(InvalidName, NameTooLong, FileNotFoundError):
+                aside = names.archive_name(name)
+                found.append(self._plain(self._layout.set_aside(user, aside), aside))
+        return found
+
+    @staticmethod
+    def _plain(path: str, name: str) -> Archived:
+        stat = files.stat_of(os.stat(path))
+        return Archived(name, stat, stat.size)
+
+    def _open_compressed(self, user: str, archive: str) -> GzipReader:
+        with must_exist(user, archive):
+            try:
+                return GzipReader(self._layout.compressed(user, archive), self._number_of(user))
+            except NotGzip:
+                raise not_found(user, archive) from None
+
+    def _number_of(self, user: str) -> Callable[[bytes], int | None]:
+        def number_of(token: bytes) -> int | None:
+            try:
+                return os.stat(self._layout.number(user, token)).st_ino
+            except FileNotFoundError:
+                return None
+
+        return number_of
+
+
+@contextmanager
+def must_be_there(layout: Layout) -> Iterator[None]:
+    """Turns a missing folder of users into an error of the disk: what is missing may lie on one that is to come back.
+
+    So the journal's own folder is never made anew while it is in use.
+    """
+    try:
+        yield
+    except FileNotFoundError:
+        raise OSError(errno.ENODEV, "the journal's folder is gone", layout.users) from None
+
+
+@contextmanager
+def must_exist(user: str, archive: str | None) -> Iterator[None]:
+    """Turns a file that is not there into NotFound."""
+    try:
+        yield
+    except FileNotFoundError:
+        raise not_found(user, archive) from None
+
+
+def not_found(user: str, archive: str | None) -> NotFound:
+    what = "running conversation" if archive is None else f"archive {archive!r}"
+    return NotFound(f"user {user!r} has no {what}")
+
+
+def last_appended(archive: Archived) -> tuple[int, str]:
+    """Orders archives by their last append."""
+    return archive.stat.mtime_ns, archive.name
+
+
+def _names(folder: str, *, directories: bool) -> Iterator[str]:
+    """The entries of a folder that are folders themselves, or files; none if it is not there."""
+    try:
+        entries = os.scandir(folder)
+    except FileNotFoundError:
+        return
+    with entries:
+        for entry in entries:
+            # A link that leads nowhere, or in a circle, is no entry either.
+            with suppress(OSError):
+                if entry.is_dir() == directories:
+                    yield entry.name

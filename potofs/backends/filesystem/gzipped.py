@@ -1,0 +1,279 @@
+"""Compressed archives: gzip that any gunzip reads, and that is read here at random.
+
+A file is one gzip member. Its deflate stream is cut into blocks of the same uncompressed size by full flushes, so that
+each block can be inflated by itself. Where they begin is in an extra field of the header (RFC 1952, FEXTRA), which
+other programs skip:
+
+    1f 8b 08 04, 00 × 5, ff      gzip, deflate, with extra fields
+    length of all extra fields   2 bytes, as all numbers little-endian
+    "pf", length of this one     2 + 2 bytes
+        version (1)              1
+        token                    8   names the file that keeps the archive's number
+        size, uncompressed       8   also past 4 GiB, where gzip's own does not reach
+        size of a block          4
+        CRC-32 of these four     4
+        CRC-32 of the table      4
+        the table                4 + 4 for each block: its length, compressed, and the CRC-32 of its content
+    blocks
+    CRC-32, size modulo 2^32     4 + 4
+
+So an archive of 70,000 bytes in blocks of 65,536 has a table of two, and extra fields of 49 bytes. What other programs
+made lacks the field, or has several members: it is read from its beginning, and its size is found by reading it once.
+"""
+
+import errno
+import os
+import struct
+import threading
+import zlib
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from itertools import accumulate
+from typing import NamedTuple
+
+from potofs.backends.base import Reader, Stat
+
+_MAGIC = b"\x1f\x8b\x08"
+_START = _MAGIC + b"\x04" + bytes(5) + b"\xff"
+_FIELD = struct.Struct("<H2sH")
+_HEAD = struct.Struct("<B8sQI")
+_CRC = struct.Struct("<I")
+_ENTRY = struct.Struct("<II")
+_TRAILER = struct.Struct("<II")
+_FIXED = len(_START) + _FIELD.size + _HEAD.size + 2 * _CRC.size
+TOKEN_SIZE = 8
+
+# A block is at least so large (bytes), and larger where there would be too many for an extra field of 64 KiB.
+_BLOCK = 1 << 16
+_MOST_BLOCKS = 1 << 12
+# Bytes that are read, inflated or compared at once.
+_PIECE = 1 << 20
+# Raw deflate; a gzip member.
+_RAW, _MEMBER = -zlib.MAX_WBITS, 16 + zlib.MAX_WBITS
+# Sizes of other programs' files that are remembered.
+_REMEMBERED = 4096
+
+
+class NotGzip(Exception):
+    """It does not begin as a gzip file does."""
+
+
+class _Head(NamedTuple):
+    token: bytes
+    size: int
+    block: int
+
+    @property
+    def blocks(self) -> int:
+        return -(-self.size // self.block)
+
+    def pack(self) -> bytes:
+        head = _HEAD.pack(1, self.token, self.size, self.block)
+        return head + _CRC.pack(zlib.crc32(head))
+
+
+def write(source: int, size: int, target: int, token: bytes) -> int:
+    """Compresses the first `size` bytes of a file into an empty one; returns what it has then (bytes).
+
+    Raises OSError, also if the source is shorter.
+    """
+    block = _BLOCK
+    while -(-size // block) > _MOST_BLOCKS:
+        block *= 2
+    head = _Head(token, size, block)
+    at = _FIXED + _ENTRY.size * head.blocks
+    engine = zlib.compressobj(wbits=_RAW)
+    table = b""
+    crc = 0
+    for offset in range(0, size, block):
+        wanted = min(block, size - offset)
+        data = os.pread(source, wanted, offset)
+        if len(data) < wanted:
+            raise OSError(errno.EIO, "the archive is shorter than it was")
+        crc = zlib.crc32(data, crc)
+        # Not in one go with the next: a full flush forgets what came before.
+        done = engine.compress(data)
+        done += engine.flush(zlib.Z_FINISH if offset + wanted == size else zlib.Z_FULL_FLUSH)
+        table += _ENTRY.pack(len(done), zlib.crc32(data))
+        at += _write_at(target, done, at)
+    extra = head.pack() + _CRC.pack(zlib.crc32(table)) + table
+    _write_at(target, _START + _FIELD.pack(4 + len(extra), b"pf", len(extra)) + extra, 0)
+    return at + _write_at(target, _TRAILER.pack(crc, size & 0xFFFFFFFF), at)
+
+
+class GzipReader(Reader):
+    """A compressed archive, opened; `number_of` says which number a token stands for, None if none.
+
+    Raises NotGzip, OSError. What is damaged reads as EIO here, and ends where the damage begins if it is another's.
+    """
+
+    def __init__(self, path: str, number_of: Callable[[bytes], int | None]) -> None:
+        self._descriptor = os.open(path, os.O_RDONLY)
+        try:
+            start = os.pread(self._descriptor, _FIXED, 0)
+            if not start.startswith(_MAGIC):
+                raise NotGzip(path)
+            self._head = _head(start)
+            # Looked up now: it stays when the archive is restored meanwhile, and the file with the number goes.
+            self._number = number_of(self._head.token) if self._head else None
+            self._content: _Blocks | _Members | None = None
+        except BaseException:
+            os.close(self._descriptor)
+            raise
+
+    @property
+    def token(self) -> bytes | None:
+        """What names the file that keeps its number; None if another program compressed it."""
+        return self._head.token if self._head else None
+
+    def stat(self) -> Stat:
+        found = os.fstat(self._descriptor)
+        size = self._head.size if self._head else _size_of(self._descriptor)
+        return Stat(self._number or found.st_ino, size, found.st_mtime_ns, found.st_ctime_ns)
+
+    def stored_size(self) -> int:
+        """Bytes that it takes up."""
+        return os.fstat(self._descriptor).st_size
+
+    def read(self, offset: int, size: int) -> bytes:
+        if self._content is None:
+            self._content = _Blocks(self._descriptor, self._head) if self._head else _Members(self._descriptor)
+        pieces = []
+        while size > 0 and (piece := self._content.piece(offset, size)):
+            pieces.append(piece)
+            offset += len(piece)
+            size -= len(piece)
+        return b"".join(pieces)
+
+    def fileno(self) -> int:
+        """The descriptor that it reads from."""
+        return self._descriptor
+
+    def close(self) -> None:
+        os.close(self._descriptor)
+
+
+class _Blocks:
+    """The content of a file that was made here."""
+
+    def __init__(self, descriptor: int, head: _Head) -> None:
+        self._descriptor, self._head = descriptor, head
+        size = _ENTRY.size * head.blocks
+        check, table = os.pread(descriptor, _CRC.size, _FIXED - _CRC.size), os.pread(descriptor, size, _FIXED)
+        if len(table) != size or check != _CRC.pack(zlib.crc32(table)):
+            raise _damaged()
+        self._checks = [entry[1] for entry in _ENTRY.iter_unpack(table)]
+        self._starts = list(accumulate((entry[0] for entry in _ENTRY.iter_unpack(table)), initial=_FIXED + size))
+        # The block that was read last: reads go on where they stopped. One tuple, for several threads read.
+        self._last = (-1, b"")
+
+    def piece(self, offset: int, size: int) -> bytes:
+        """Some of the bytes there, none only at the end."""
+        if offset >= self._head.size:
+            return b""
+        number, start = divmod(offset, self._head.block)
+        known, data = self._last
+        if known != number:
+            data = self._inflated(number)
+            self._last = number, data
+        return data[start : start + size]
+
+    def _inflated(self, number: int) -> bytes:
+        start, end = self._starts[number : number + 2]
+        wanted = min(self._head.block, self._head.size - number * self._head.block)
+        try:
+            data = zlib.decompressobj(_RAW).decompress(os.pread(self._descriptor, end - start, start), wanted)
+        except zlib.error:
+            raise _damaged() from None
+        if len(data) != wanted or zlib.crc32(data) != self._checks[number]:
+            raise _damaged()
+        return data
+
+
+class _Members:
+    """The content of a file that another program made: read from the beginning on, and again to go back."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+        self._lock = threading.Lock()
+        self._rewind()
+
+    def _rewind(self) -> None:
+        self._pieces = _inflated(self._descriptor)
+        self._start, self._piece = 0, b""
+
+    def piece(self, offset: int, size: int) -> bytes:
+        """Some of the bytes there, none only at the end."""
+        with self._lock:
+            if offset < self._start:
+                self._rewind()
+            while offset >= self._start + len(self._piece):
+                following = next(self._pieces, b"")
+                if not following:
+                    return b""
+                self._start += len(self._piece)
+                self._piece = following
+            return self._piece[offset - self._start :][:size]
+
+
+def _inflated(descriptor: int) -> Iterator[bytes]:
+    """The content of all members, in pieces, up to what is no gzip any more."""
+    at, given, engine = 0, b"", zlib.decompressobj(_MEMBER)
+    while True:
+        if engine.eof:
+            # As gzip does: another member may follow, perhaps behind padding.
+            given = engine.unused_data.lstrip(b"\0")
+            engine = zlib.decompressobj(_MEMBER)
+        if not given:
+            given = os.pread(descriptor, _PIECE, at)
+            at += len(given)
+            if not given:
+                return
+        try:
+            piece = engine.decompress(given, _PIECE)
+        except zlib.error:
+            return
+        given = engine.unconsumed_tail
+        if piece:
+            yield piece
+
+
+_sizes: "OrderedDict[tuple[int, ...], int]" = OrderedDict()
+_sizes_guard = threading.Lock()
+
+
+def _size_of(descriptor: int) -> int:
+    """The uncompressed size of a file that another program made: what it says of itself is modulo 2^32, and only of
+    its last member. So it is read through, once."""
+    found = os.fstat(descriptor)
+    file = (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns)
+    with _sizes_guard:
+        if file in _sizes:
+            return _sizes[file]
+    size = sum(map(len, _inflated(descriptor)))
+    with _sizes_guard:
+        _sizes[file] = size
+        if len(_sizes) > _REMEMBERED:
+            _sizes.popitem(last=False)
+    return size
+
+
+def _head(start: bytes) -> _Head | None:
+    """What the beginning of a file says; None if it was not made here."""
+    if len(start) < _FIXED or not start.startswith(_START) or start[12:14] != b"pf":
+        return None
+    packed = start[len(_START) + _FIELD.size :]
+    version, *rest = _HEAD.unpack_from(packed)
+    head = _Head(*rest)
+    return head if version == 1 and head.block and packed.startswith(head.pack()) else None
+
+
+def _write_at(descriptor: int, data: bytes, offset: int) -> int:
+    done = 0
+    while done < len(data):
+        done += os.pwrite(descriptor, data[done:], offset + done)
+    return done
+
+
+def _damaged() -> OSError:
+    return OSError(errno.EIO, "the compressed archive is damaged")

@@ -1,0 +1,81 @@
+"""The running conversation's file: opened to append, written to, brought back from a disk that failed.
+
+The caller holds the user's lock.
+"""
+
+import os
+
+from potofs.backends.base import RECORD_END, Record, seam
+from potofs.backends.filesystem import files
+from potofs.backends.filesystem.index import Contents, Index
+from potofs.backends.filesystem.layout import FILE_MODE, Layout
+from potofs.backends.filesystem.sync import GroupSync
+
+
+class Running:
+    """Running conversations of one root; `cut_back`: nobody else writes there, so a failed append is undone."""
+
+    def __init__(self, layout: Layout, index: Index, syncs: GroupSync, *, cut_back: bool) -> None:
+        self._layout, self._index, self._syncs, self._cut_back = layout, index, syncs, cut_back
+
+    def open(self, user: str) -> int:
+        """The running conversation, opened to append."""
+        path = self._layout.conversation(user, None)
+        descriptor = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, FILE_MODE)
+        try:
+            if self._syncs.is_doubtful(descriptor):
+                self.write_again(user, descriptor)
+        except BaseException:
+            os.close(descriptor)
+            raise
+        return descriptor
+
+    def contents(self, user: str) -> Contents | None:
+        """What the running conversation holds."""
+        try:
+            descriptor = os.open(self._layout.conversation(user, None), os.O_RDONLY)
+        except FileNotFoundError:
+            return None
+        try:
+            return self._index.current(user, descriptor)
+        finally:
+            os.close(descriptor)
+
+    def was_given(self, user: str, contents: Contents, record: Record, *, wait: bool) -> bool:
+        """Whether the conversation or the newest archive holds a record, and not just the beginning of it.
+
+        Raises WouldBlock instead of a long read if it may not wait.
+        """
+        fingerprint = record.mark.fingerprint
+        return (contents.has(fingerprint) and not contents.is_cut_off(record)) or self._index.was_archived(
+            user, fingerprint, wait=wait
+        )
+
+    def write(self, user: str, descriptor: int, contents: Contents, fresh: list[Record]) -> Contents:
+        """Appends records, and returns what the conversation holds then."""
+        data = b"".join([record.data for record in fresh])
+        if contents.is_cut_off(fresh[0]):
+            # A writer was killed in its metadata. Whole but for those, it would stay beside its second try for ever.
+            data = data[len(contents.tail) :]
+        else:
+            size = os.fstat(descriptor).st_size
+            data = seam(os.pread(descriptor, len(RECORD_END), max(0, size - len(RECORD_END)))) + data
+        with files.naming(self._layout.conversation(user, None)):
+            end = files.append_whole(descriptor, data, cut_back=self._cut_back)
+        if contents.covered + len(data) == end:
+            contents.add(fresh, data)
+            return contents
+        # Torn bytes before it have an end now, and what that makes of them only the bytes can say; or another
+        # program appended meanwhile.
+        return self._index.current(user, descriptor)
+
+    def write_again(self, user: str, descriptor: int) -> None:
+        """Brings a file back from a failed sync.
+
+        A second sync alone would succeed and mean nothing, and a message given once more would be taken for stored.
+        """
+        # Reopened by number, for it may have another name by now.
+        files.write_again(f"/proc/self/fd/{descriptor}")
+        # What the disk refused may be gone: only what is there now was given before.
+        self._index.forget(user)
+        self._syncs.trust(descriptor)
