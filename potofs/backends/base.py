@@ -185,6 +185,8 @@ class Backend(ABC):
     """
 
     capabilities: frozenset[Capability] = frozenset({Capability.PERSISTENCE, Capability.ARCHIVAL})
+    #: Whether everything waits for a network, reading too.
+    blocks: bool = False
     #: Whether `append` waits for a disk or a network even when no other writer is there.
     append_blocks: bool = True
     #: Whether whoever opened a conversation to append calls `sync` when done.
