@@ -1,33 +1,12 @@
-"""A backend at an empty place, whichever it is."""
+"""The filesystem backend at an empty place."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from potofs.backends.base import Backend
-from tests.backends.kit import OPENERS, open_filesystem, opener
-
-
-@pytest.fixture(params=sorted(OPENERS))
-def opened(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Callable[..., Backend]]:
-    """Opens one and the same place as often as it is called, with settings: each time another server's backend."""
-    backends: list[Backend] = []
-    open_there = opener(request.param, tmp_path)
-
-    def opened(**options: str) -> Backend:
-        backends.append(open_there(**options))
-        return backends[-1]
-
-    yield opened
-    for backend in backends:
-        backend.close()
-
-
-@pytest.fixture
-def backend(opened: Callable[..., Backend]) -> Backend:
-    """Every backend in turn."""
-    return opened()
+from tests.backends.kit import open_filesystem
 
 
 @pytest.fixture
