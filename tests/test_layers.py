@@ -15,6 +15,7 @@ LAYERS = (
     {"mount"},
     {"fuse"},
     {"tree"},
+    {"aio"},
     {"journal"},
     {"backends"},
     {"config", "names", "times"},
@@ -22,6 +23,9 @@ LAYERS = (
 )
 #: The libraries that only some layers know of.
 KEPT_TO = {
+    "anyio": {"aio"},
+    "asyncio": {"aio"},
+    "sniffio": {"aio"},
     "click": {"cli"},
     "pyfuse3": {"fuse", "mount"},
     "trio": {"fuse", "mount"},
@@ -102,5 +106,5 @@ def test_the_library_can_be_used_without_what_only_a_mount_needs() -> None:
     import subprocess
     import sys
 
-    code = "import sys, potofs; print(sorted({'trio', 'pyfuse3', 'click', 'pytest'} & set(sys.modules)))"
+    code = "import sys, potofs; print(sorted({'anyio', 'trio', 'pyfuse3', 'click', 'pytest'} & set(sys.modules)))"
     assert subprocess.check_output([sys.executable, "-c", code], text=True) == "[]\n"
