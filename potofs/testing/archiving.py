@@ -156,7 +156,7 @@ class Archiving(Suite):
         backend.append("mia", records(0, 1))
         first = backend.user_changed("mia")
         # Clocks of files tick in milliseconds.
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 1
         number = 0
         while backend.user_changed("mia") == first:
             assert time.monotonic() < deadline

@@ -104,6 +104,8 @@ class Fencing(Suite):
                     both[number % 2].append(f"user {number}", records(0, 1))
                 except Fenced:
                     refused.append(number)
+                finally:
+                    under_way.set()
 
             return write
 
