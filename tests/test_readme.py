@@ -5,8 +5,9 @@ import re
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import anyio
 import click
 import msgspec
 import pytest
@@ -16,6 +17,7 @@ from potofs.cli.commands import potofs
 from potofs.config import FilesystemSettings, MemorySettings, RedisSettings, Settings
 from potofs.journal.message import ROLES
 from potofs.mount import running
+from potofs.testing import BackendConformance
 from potofs.tree import nodes
 from tests.mounts import abandon
 
@@ -81,10 +83,15 @@ def test_its_first_commands_are_five() -> None:
 
 
 def test_its_python_runs(place: Path) -> None:
-    (code,) = re.findall(r"^```python\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
-    exec(code.replace("/var/lib/poto", f"{place}/journal"), {"print": lambda *_: None})
+    library, asynchronous, conformance = re.findall(r"^```python\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
+    found: dict[str, Any] = {"print": lambda *_: None}
+    for code in (library, asynchronous, conformance):
+        exec(code.replace("/var/lib/poto", f"{place}/journal"), found)
+    anyio.run(found["answer"])
     # Archived, and restored again.
-    assert "Where is my order?" in (place / "journal/users/mia/dialogs/current.yaml").read_text()
+    current = (place / "journal/users/mia/dialogs/current.yaml").read_text()
+    assert re.findall("content: (.*)", current) == ["Where is my order?", "It left us this morning."]
+    assert issubclass(found["TestShelf"], BackendConformance)
 
 
 COMMANDS: dict[str, click.Command] = {"potofs": potofs, **potofs.commands}
