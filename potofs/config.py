@@ -28,6 +28,16 @@ REDIS_SCHEMES: Final = frozenset(
 MAX_MESSAGE_BYTES: Final = 1 << 20
 
 
+class Limits(msgspec.Struct, frozen=True):
+    """What a clean-up goes by beside its options, as a backend was told. 0: never."""
+
+    #: A conversation to which nothing was appended for so long (seconds) is archived.
+    idle_seconds: int = 0
+    #: Archives older than this (days), and conversations beyond so many of one user, are reported as due.
+    retention_days: int = 0
+    conversations_per_user: int = 0
+
+
 class Settings(msgspec.Struct, frozen=True, rename="camel", forbid_unknown_fields=True):
     """What every backend can be told. No number is below 0."""
 
@@ -42,6 +52,11 @@ class Settings(msgspec.Struct, frozen=True, rename="camel", forbid_unknown_field
             if isinstance(value, int) and value < 0:
                 raise ValueError(f"{field.encode_name} has to be 0 or more")
 
+    @property
+    def limits(self) -> Limits:
+        """What a clean-up goes by."""
+        return Limits(conversations_per_user=self.max_conversations_per_user)
+
 
 class ArchivingSettings(Settings, frozen=True, rename="camel", forbid_unknown_fields=True):
     """What a backend with archival can be told."""
@@ -55,6 +70,10 @@ class ArchivingSettings(Settings, frozen=True, rename="camel", forbid_unknown_fi
     def archive_at(self) -> int:
         """The number of messages at which a conversation is archived by itself; 0: never."""
         return min(filter(None, (self.archive_threshold, self.max_conversation_length)), default=0)
+
+    @property
+    def limits(self) -> Limits:
+        return Limits(retention_days=self.retention_days, conversations_per_user=self.max_conversations_per_user)
 
 
 class FilesystemSettings(ArchivingSettings, frozen=True, rename="camel", forbid_unknown_fields=True):
@@ -80,7 +99,7 @@ class RedisSettings(ArchivingSettings, frozen=True, rename="camel", forbid_unkno
     timeout_ms: int = 5000
     #: Replicas that have to have a change before it is done.
     wait_replicas: int = 0
-    #: A conversation that was idle so long (seconds) is due to be archived; 0: never. Nothing ever expires.
+    #: A clean-up archives a conversation that was idle so long (seconds); 0: never. Nothing ever expires.
     ttl_seconds: int = 86400
 
     def __post_init__(self) -> None:
@@ -89,6 +108,10 @@ class RedisSettings(ArchivingSettings, frozen=True, rename="camel", forbid_unkno
             raise ValueError("timeoutMs has to be 1 or more")
         if "{" in self.key_prefix or "}" in self.key_prefix:
             raise ValueError("keyPrefix cannot have braces: a cluster would place keys by what is in them")
+
+    @property
+    def limits(self) -> Limits:
+        return msgspec.structs.replace(super().limits, idle_seconds=self.ttl_seconds)
 
 
 class MemorySettings(Settings, frozen=True, rename="camel", forbid_unknown_fields=True):

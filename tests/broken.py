@@ -294,6 +294,39 @@ class SetsAsideAsMessages(ShelfBackend):
         return super().totals()._replace(archives=super().totals().archives + asides)
 
 
+# The log
+
+
+class LogsInFront(ShelfBackend):
+    def append_log(self, line: bytes) -> None:
+        self.shelf.log = line + self.shelf.log
+
+
+class LogsAsFarAsItLooked(ShelfBackend):
+    def append_log(self, line: bytes) -> None:
+        log = self.shelf.log
+        time.sleep(0.001)
+        self.shelf.log = log + line
+
+
+class LogsNothingWhileItIsFrozen(ShelfBackend):
+    def append_log(self, line: bytes) -> None:
+        self.shelf.fence.check()
+        super().append_log(line)
+
+
+class RefusesWhatWasRefusedWhileItIsFrozen(ShelfBackend):
+    def set_aside(self, user: str, data: bytes) -> str:
+        self.shelf.fence.check()
+        return super().set_aside(user, data)
+
+
+class LogsForAUser(ShelfBackend):
+    def append_log(self, line: bytes) -> None:
+        super().append_log(line)
+        self.made("cleanup.log")
+
+
 # Archives
 
 

@@ -72,6 +72,7 @@ class User:
 class Shelf:
     users: dict[str, User] = field(default_factory=dict)
     fence: Fence = field(default_factory=Fence)
+    log: bytes = b""
     changed: int = 0
     lock: threading.RLock = field(default_factory=threading.RLock)
 
@@ -221,10 +222,21 @@ class ShelfBackend(Backend):
 
     def remove_set_aside(self, user: str, name: str) -> None:
         with self.lock:
+            self.shelf.fence.check()
             self.open_set_aside(user, name)
             del self.shelf.users[user].asides[name]
 
     # The place
+
+    def log_size(self) -> int:
+        return len(self.shelf.log)
+
+    def read_log(self, offset: int, size: int) -> bytes:
+        return self.shelf.log[offset : offset + size]
+
+    def append_log(self, line: bytes) -> None:
+        with self.lock:
+            self.shelf.log += line
 
     def usage(self) -> Usage:
         return Usage(1, 1 << 40, 1 << 39, 1 << 39)

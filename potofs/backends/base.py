@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from enum import Enum
 from typing import Literal, NamedTuple, NoReturn, Self
 
+from potofs.config import Limits
 from potofs.errors import Fenced, Unsupported
 
 #: What makes two records the same message, as the layer above decides it.
@@ -185,6 +186,10 @@ class Backend(ABC):
     """
 
     capabilities: frozenset[Capability] = frozenset({Capability.PERSISTENCE, Capability.ARCHIVAL})
+    #: What the configuration calls it; one of another package is called by its entry point.
+    name: str = ""
+    #: What it was told about clean-ups, which are the layer above's.
+    limits: Limits = Limits()
     #: Whether everything waits for a network, reading too.
     blocks: bool = False
     #: Whether `append` waits for a disk or a network even when no other writer is there.
@@ -307,6 +312,20 @@ class Backend(ABC):
 
     @abstractmethod
     def remove_set_aside(self, user: str, name: str) -> None: ...
+
+    # The log of clean-ups, which is for people: no fence keeps anybody from writing it
+
+    @abstractmethod
+    def log_size(self) -> int:
+        """Bytes in it; 0 if nothing was ever written."""
+
+    @abstractmethod
+    def read_log(self, offset: int, size: int) -> bytes:
+        """At most `size` bytes of it from `offset` on; fewer only at the end."""
+
+    @abstractmethod
+    def append_log(self, line: bytes) -> None:
+        """Adds a line, which ends in a newline and is unlike every other, to its end."""
 
     # The place
 

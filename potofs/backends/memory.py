@@ -115,17 +115,20 @@ class MemoryBackend(Backend):
     """Conversations in this process. One lock for all: nothing is done under it but copying bytes."""
 
     capabilities: frozenset[Capability] = frozenset()
+    name = "memory"
     append_blocks = False
 
     def __init__(self, where: Where, scan: Scan) -> None:
         if where.place:
             raise ConfigError(f"{where}: memory has no place, write memory: alone")
         self._settings = where.settings(MemorySettings)
+        self.limits = self._settings.limits
         self._scan = scan
         self._lock = threading.RLock()
         self._users: dict[str, _User] = {}
         self._changed = 0
         self._fence = Fence()
+        self._log = b""
 
     def prepare(self, *, create: bool) -> None:
         """Is always there."""
@@ -236,10 +239,23 @@ class MemoryBackend(Backend):
 
     def remove_set_aside(self, user: str, name: str) -> None:
         with self._lock:
+            self._fence.check()
             found = self._found(user)
             if found is None or found.set_aside.pop(name, None) is None:
                 raise NotFound(f"nothing of user {user!r} was set aside as {name!r}")
             found.changed = time.time_ns()
+
+    # The log of clean-ups
+
+    def log_size(self) -> int:
+        return len(self._log)
+
+    def read_log(self, offset: int, size: int) -> bytes:
+        return self._log[offset : offset + size]
+
+    def append_log(self, line: bytes) -> None:
+        with self._lock:
+            self._log += line
 
     # The place
 

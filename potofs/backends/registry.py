@@ -36,4 +36,6 @@ def open_backend(where: Where, scan: Scan) -> Backend:
     offered = {entry.name: entry for entry in entry_points(group=GROUP)}
     if where.scheme not in offered:
         raise ConfigError(f"no backend is called {where.scheme!r}: there is {', '.join(sorted([*_OURS, *offered]))}")
-    return cast(Open, offered[where.scheme].load())(where, scan)
+    backend = cast(Open, offered[where.scheme].load())(where, scan)
+    backend.name = backend.name or where.scheme
+    return backend

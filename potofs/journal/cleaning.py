@@ -9,12 +9,9 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 
-import msgspec
-
 from potofs import times
 from potofs.backends.base import Archived, Backend, Capability
-from potofs.config import ArchivingSettings, Where
-from potofs.errors import AlreadyExists, Fenced, NotFound, PotofsError
+from potofs.errors import AlreadyExists, ConfigError, Fenced, NotFound, PotofsError, reason
 from potofs.journal import listing
 from potofs.journal.models import CleanupOptions, CleanupResult
 
@@ -22,18 +19,8 @@ log = logging.getLogger(__name__)
 
 _HOUR = 3600 * 10**9
 _DAY = 24 * _HOUR
-
-
-class Limits(msgspec.Struct, frozen=True, rename="camel"):
-    """From when on conversations are due to be looked at by somebody; settings of the backend. 0: never."""
-
-    retention_days: int = ArchivingSettings().retention_days
-    max_conversations_per_user: int = ArchivingSettings().max_conversations_per_user
-
-
-def limits_of(where: Where) -> Limits:
-    """The limits that a backend was opened with, which has checked them."""
-    return msgspec.convert(where.options, Limits, strict=False)
+# Where the last line of the log is looked for (bytes from its end).
+_LAST_LINES = 4096
 
 
 class _Counts:
@@ -47,10 +34,9 @@ class _Counts:
 def clean(
     backend: Backend,
     options: CleanupOptions,
-    limits: Limits,
     clock: Callable[[], int] = time.time_ns,
 ) -> CleanupResult:
-    """Cleans up, one user after the other; the mistakes of one do not stop the others.
+    """Cleans up, one user after the other, and writes that into the log; the mistakes of one do not stop the others.
 
     Raises Fenced as soon as no change is taken any more. `clock` tells the time (nanoseconds since 1970).
     """
@@ -60,23 +46,32 @@ def clean(
     for user in backend.users():
         counts.users += 1
         try:
-            _clean_user(backend, user, options, limits, clock(), counts)
+            _clean_user(backend, user, options, clock(), counts)
         except Fenced:
             raise
         except (PotofsError, OSError) as error:
             counts.errors += 1
-            log.warning("clean-up of user %r: %s", user, error)
-    return CleanupResult(
+            log.warning("clean-up of user %r: %s", user, reason(error))
+    result = CleanupResult(
         started_at=times.iso(began),
         duration_ms=max(0, clock() - began) // 10**6,
         dry_run=options.dry_run,
         **vars(counts),
     )
+    if not options.dry_run:
+        try:
+            backend.append_log(log_line(result))
+        except (PotofsError, OSError) as error:
+            log.warning(
+                "what the clean-up did could not be written into cleanup.log: %s; it was: %s",
+                reason(error),
+                result.to_json(),
+            )
+    return result
 
 
-def _clean_user(
-    backend: Backend, user: str, options: CleanupOptions, limits: Limits, now: int, counts: _Counts
-) -> None:
+def _clean_user(backend: Backend, user: str, options: CleanupOptions, now: int, counts: _Counts) -> None:
+    limits = backend.limits
     running = _archive_idle(backend, user, options, now, counts)
     archives = backend.archives(user)
     if Capability.COMPRESSION in backend.capabilities:
@@ -86,18 +81,19 @@ def _clean_user(
     counts.due_by_retention += sum(
         _is_past(listing.archived_ns(archive), limits.retention_days * _DAY, now) for archive in archives
     )
-    if limits.max_conversations_per_user:
-        counts.due_by_count += max(0, len(archives) + running - limits.max_conversations_per_user)
+    if limits.conversations_per_user:
+        counts.due_by_count += max(0, len(archives) + running - limits.conversations_per_user)
 
 
 def _archive_idle(backend: Backend, user: str, options: CleanupOptions, now: int, counts: _Counts) -> bool:
     """Archives a conversation that is idle; whether there is a running one that `archives` will not list."""
+    longest = min(filter(None, (options.max_inactive_hours * _HOUR, backend.limits.idle_seconds * 10**9)), default=0)
     # Gone, or its name taken, between two calls: another server was quicker.
     with suppress(NotFound, AlreadyExists):
         idle_since = backend.stat(user).mtime_ns
         if Capability.ARCHIVAL not in backend.capabilities:
             return True
-        if not _is_past(idle_since, options.max_inactive_hours * _HOUR, now):
+        if not _is_past(idle_since, longest, now):
             return True
         if options.dry_run:
             counts.archived += 1
@@ -127,3 +123,16 @@ def _is_past(moment_ns: int, age_ns: float, now: int) -> bool:
 def log_line(result: CleanupResult) -> bytes:
     """The line of cleanup.log about a clean-up: its JSON."""
     return result.to_json().encode() + b"\n"
+
+
+def last_in_log(backend: Backend) -> str | None:
+    """When the last clean-up of this journal ended, by whichever program (ISO 8601); None if there was none."""
+    tail = backend.read_log(max(0, backend.log_size() - _LAST_LINES), _LAST_LINES)
+    for line in reversed(tail.splitlines()):
+        # Its beginning may be cut off, and somebody may have written a line of another kind.
+        with suppress(ConfigError):
+            result = CleanupResult.from_json(line)
+            began = times.nanoseconds(result.started_at)
+            if began is not None:
+                return times.iso(began + result.duration_ms * 10**6)
+    return None

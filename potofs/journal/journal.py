@@ -4,11 +4,11 @@ Synchronous and thread-safe. Source: the DialogueJournal interface of the design
 """
 
 import logging
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from typing import Self
 
-from potofs import config, names, times
+from potofs import config, names
 from potofs.backends.base import Appended, Backend, Capability, Record
 from potofs.backends.registry import open_backend
 from potofs.config import Where
@@ -30,10 +30,6 @@ from potofs.journal.summary import Summaries
 
 log = logging.getLogger(__name__)
 
-# What the configuration calls a backend, where its URL has another name for it.
-_NAMES = {"file": "filesystem"}
-_NAMELESS = "unknown"
-
 
 class DialogueJournal:
     """A journal on one backend. Close it, or use it as a context manager.
@@ -42,12 +38,10 @@ class DialogueJournal:
     OSError; every change raises Fenced while none is taken, and Unsupported is for what this backend cannot do.
     """
 
-    def __init__(self, backend: Backend, where: Where | None = None) -> None:
+    def __init__(self, backend: Backend) -> None:
         #: The bytes, for those who show them as they are.
         self.backend = backend
-        self._where = where or Where(_NAMELESS, "")
         self._summaries = Summaries(backend)
-        self._last_cleanup: str | None = None
 
     @property
     def capabilities(self) -> frozenset[Capability]:
@@ -185,25 +179,17 @@ class DialogueJournal:
     # Figures and upkeep
 
     def get_stats(self) -> DialogueJournalStats:
-        """The figures over all users; the last clean-up is that of this object."""
-        name = _NAMES.get(self._where.scheme, self._where.scheme)
-        return listing.stats(self.backend, name, self._last_cleanup)
+        """The figures over all users."""
+        return listing.stats(self.backend, cleaning.last_in_log(self.backend))
 
-    def cleanup(
-        self, options: CleanupOptions | None = None, write_log: Callable[[bytes], object] | None = None
-    ) -> CleanupResult:
+    def cleanup(self, options: CleanupOptions | None = None) -> CleanupResult:
         """Archives what is idle, compresses old archives, counts what is past a limit; deletes nothing.
 
         By default with the configuration's defaults. What the backend cannot do is left out. The mistakes of one user
-        do not stop the others; they are counted, and logged. It may be stopped anywhere, and run twice at once.
-        `write_log` is given the line of cleanup.log, unless nothing was to be changed.
+        do not stop the others; they are counted, and logged. It may be stopped anywhere, and run twice at once. What it
+        did is one line of the journal's cleanup.log, unless nothing was to be changed.
         """
-        result = cleaning.clean(self.backend, options or CleanupOptions(), cleaning.limits_of(self._where))
-        if not result.dry_run:
-            self._last_cleanup = times.now()
-            if write_log is not None:
-                write_log(cleaning.log_line(result))
-        return result
+        return cleaning.clean(self.backend, options or CleanupOptions())
 
     # Export and import: the formats are described in `potofs.journal.exchange`
 
@@ -246,4 +232,4 @@ def open_journal(where: str | Where, *, create: bool = True) -> DialogueJournal:
         where = config.parse(where)
     backend = open_backend(where, reading.marks)
     backend.prepare(create=create)
-    return DialogueJournal(backend, where)
+    return DialogueJournal(backend)

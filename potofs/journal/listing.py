@@ -44,7 +44,7 @@ def archived_ns(archive: Archived) -> int:
     return archive.stat.mtime_ns
 
 
-def stats(backend: Backend, name: str, last_cleanup: str | None) -> DialogueJournalStats:
+def stats(backend: Backend, last_cleanup: str | None) -> DialogueJournalStats:
     """The figures over all users."""
     totals = backend.totals()
     return DialogueJournalStats(
@@ -55,7 +55,7 @@ def stats(backend: Backend, name: str, last_cleanup: str | None) -> DialogueJour
         storage_usage=totals.bytes,
         oldest_message=_iso(totals.first_ns),
         newest_message=_iso(totals.last_ns),
-        backend=name,
+        backend=backend.name,
         last_cleanup=last_cleanup,
     )
 

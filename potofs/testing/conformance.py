@@ -5,7 +5,7 @@ from potofs.testing.archiving import Archiving, ArchivingByItself, Clearing, Ret
 from potofs.testing.compressing import Compressing
 from potofs.testing.fencing import Fencing, FencingArchives, FencingCompression
 from potofs.testing.model import Modelled
-from potofs.testing.place import Counting, CountingArchives, CountingCompressed, Place
+from potofs.testing.place import Counting, CountingArchives, CountingCompressed, Logging, Place
 from potofs.testing.restoring import Renaming, Restoring
 from potofs.testing.users import Copying, SettingAside, Users
 
@@ -25,6 +25,7 @@ class BackendConformance(
     Renaming,
     Compressing,
     Place,
+    Logging,
     Counting,
     CountingArchives,
     CountingCompressed,

@@ -69,6 +69,21 @@ class Fencing(Suite):
         one.append("mia", records(0, 3))
         is_refused(one, other, fence, CHANGES[change])
 
+    @pytest.mark.parametrize("fence", FENCES, ids=lambda fence: fence.state)
+    def test_what_was_refused_is_kept_behind_it_and_not_removed(self, servers: OpenServers, fence: Fence) -> None:
+        one, other = servers()
+        one.set_fence(fence)
+        name = other.set_aside("mia", b"refused")
+        with pytest.raises(Fenced):
+            other.remove_set_aside("mia", name)
+        with one.open_set_aside("mia", name) as reader:
+            assert reader.read_all() == b"refused"
+
+    def test_the_log_can_be_written_behind_it(self, backend: Backend) -> None:
+        backend.set_fence(FENCES[0])
+        backend.append_log(b"frozen\n")
+        assert backend.read_log(0, 100) == b"frozen\n"
+
     def test_clearing_is_refused_too(self, backend: Backend) -> None:
         backend.append("mia", records(0, 3))
         backend.set_fence(FENCES[0])

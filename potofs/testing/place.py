@@ -43,6 +43,7 @@ class Place(Suite):
             one.archive("mia", "refund")
             one.append("mia", records(2, 3))
         one.set_aside("mia", b"refused")
+        one.append_log(b"a line\n")
         one.set_fence(FENCES[0])
         before, fence = picture(one), one.fence()
         one.close()
@@ -66,8 +67,48 @@ class Place(Suite):
         one.set_times("mia", None, 1_000_000_123)
         other.append("noah", records(0, 2))
         one.set_aside("noah", b"refused")
+        other.append_log(b"a line\n")
         assert picture(other) == picture(one)
         assert sorted(other.users()) == ["mia", "noah"]
+
+
+class Logging(Suite):
+    """The log of clean-ups."""
+
+    def test_lines_are_added_at_its_end(self, servers: OpenServers) -> None:
+        one, other = servers()
+        assert one.log_size() == 0
+        assert one.read_log(0, 100) == b""
+        lines = [b"line %d\n" % number for number in range(20)]
+        for number, line in enumerate(lines):
+            (one, other)[number % 2].append_log(line)
+        whole = b"".join(lines)
+        for server in (one, other):
+            assert server.log_size() == len(whole)
+            for offset in (0, 5, len(whole) - 3, len(whole), len(whole) + 9):
+                for size in (1, 50, len(whole)):
+                    assert server.read_log(offset, size) == whole[offset : offset + size]
+
+    def test_lines_of_several_threads_are_all_there_and_whole(self, servers: OpenServers) -> None:
+        both = servers()
+        lines = {b"%d\n" % number for number in range(60)}
+
+        def writer(part: int) -> Callable[[], None]:
+            def write() -> None:
+                for number in range(part, 60, 4):
+                    both[part % 2].append_log(b"%d\n" % number)
+
+            return write
+
+        at_once([writer(part) for part in range(4)])
+        found = both[0].read_log(0, both[0].log_size()).splitlines(keepends=True)
+        assert len(found) == 60
+        assert set(found) == lines
+
+    def test_it_is_nothing_that_is_counted(self, backend: Backend) -> None:
+        backend.append_log(b"a line\n")
+        assert backend.totals() == NOTHING
+        assert list(backend.users()) == []
 
 
 class Counting(Suite):

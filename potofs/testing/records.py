@@ -70,7 +70,11 @@ def reads_any_range(reader: Reader, data: bytes, offsets: Sequence[int]) -> None
 
 def picture(backend: Backend) -> dict[str, Any]:
     """Everything that can be seen of a backend, to be compared with what can be seen later."""
-    seen: dict[str, Any] = {"totals": backend.totals(), "users changed": backend.users_changed()}
+    seen: dict[str, Any] = {
+        "totals": backend.totals(),
+        "users changed": backend.users_changed(),
+        "log": backend.read_log(0, backend.log_size()),
+    }
     for user in backend.users():
         seen[user] = {
             "changed": backend.user_changed(user),

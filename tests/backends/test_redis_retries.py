@@ -84,6 +84,7 @@ CHANGES: dict[str, Callable[[Backend], object]] = {
     "set_times": lambda backend: backend.set_times("mia", "one", 1),
     "create_user": lambda backend: backend.create_user("eve", b"profile"),
     "set_aside": lambda backend: backend.set_aside("mia", b"refused"),
+    "append_log": lambda backend: backend.append_log(b"a line\n"),
     "remove_set_aside": lambda backend: backend.remove_set_aside("mia", "aside"),
 }
 
@@ -100,6 +101,7 @@ def test_every_other_change_is_done_once_and_answered_as_if_nothing_was_lost(
     assert proxy.lost == 1
     asides = {"set_aside": 2, "remove_set_aside": 0}.get(change, 1)
     assert len(directly.set_asides("mia")) == asides
+    assert directly.log_size() == (7 if change == "append_log" else 0)
 
 
 def test_a_command_that_arrives_after_its_repetition_does_nothing(

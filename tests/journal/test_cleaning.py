@@ -1,19 +1,22 @@
 """Cleaning up: what is idle is archived, what is old is compressed, nothing is ever deleted."""
 
+import errno
 import json
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from potofs import Capability, ChatMessage, CleanupOptions, CleanupResult, DialogueJournal, open_journal
 from potofs.backends.base import Fence
-from potofs.config import Where, parse
+from potofs.backends.registry import open_backend
+from potofs.config import Limits, parse
 from potofs.errors import Fenced, NotFound, WouldBlock
-from potofs.journal import cleaning, record
-from potofs.journal.cleaning import Limits, clean
+from potofs.journal import reading, record
+from potofs.journal.cleaning import clean
 from tests.journal.archiving import ArchivingBackend, everything
 
 HOUR = 3600 * 10**9
@@ -32,7 +35,8 @@ def backend() -> ArchivingBackend:
 
 def cleaned(backend: ArchivingBackend, options: CleanupOptions, limits: Limits | None = None) -> CleanupResult:
     """Cleans up at the time of NOW."""
-    return clean(backend, options, limits or Limits(0, 0), lambda: NOW)
+    backend.limits = limits or Limits()
+    return clean(backend, options, lambda: NOW)
 
 
 def counts(result: CleanupResult) -> dict[str, int]:
@@ -113,7 +117,8 @@ def test_archives_past_the_age_are_compressed_once(backend: ArchivingBackend) ->
 
 def test_what_was_archived_just_now_is_not_old(backend: ArchivingBackend) -> None:
     backend.put_current("mia", HELLO, time.time_ns() - 800 * HOUR)
-    result = clean(backend, CleanupOptions(max_age_hours=1), Limits(1, 0))
+    backend.limits = Limits(retention_days=1)
+    result = clean(backend, CleanupOptions(max_age_hours=1))
     assert counts(result) == {"users": 1, "archived": 1}
 
 
@@ -141,7 +146,7 @@ def test_what_is_past_a_limit_is_counted_and_stays(backend: ArchivingBackend) ->
         hold(backend, "mia", 24 * 10 * number, f"archive-{number}")
     hold(backend, "noah", 1)
     before = everything(backend)
-    result = cleaned(backend, NEVER, Limits(retention_days=15, max_conversations_per_user=2))
+    result = cleaned(backend, NEVER, Limits(retention_days=15, conversations_per_user=2))
     assert counts(result) == {"users": 2, "due_by_retention": 2, "due_by_count": 3}
     assert everything(backend) == before
 
@@ -149,7 +154,7 @@ def test_what_is_past_a_limit_is_counted_and_stays(backend: ArchivingBackend) ->
 def test_a_conversation_that_was_archived_counts_once(backend: ArchivingBackend) -> None:
     hold(backend, "mia", 1000)
     hold(backend, "mia", 1, "one")
-    limits = Limits(retention_days=0, max_conversations_per_user=1)
+    limits = Limits(conversations_per_user=1)
     planned = cleaned(backend, CleanupOptions(dry_run=True), limits)
     assert counts(planned) == counts(cleaned(backend, CleanupOptions(), limits))
     assert planned.due_by_count == 1
@@ -158,19 +163,35 @@ def test_a_conversation_that_was_archived_counts_once(backend: ArchivingBackend)
 @pytest.mark.parametrize(
     ("url", "limits"),
     [
-        ("file:///tmp/x", Limits(365, 50)),
-        ("file:///tmp/x?retentionDays=7&maxConversationsPerUser=3&fsync=never", Limits(7, 3)),
-        ("memory:", Limits(365, 50)),
+        ("file:///tmp/x", Limits(0, 365, 50)),
+        ("file:///tmp/x?retentionDays=7&maxConversationsPerUser=3&fsync=never", Limits(0, 7, 3)),
+        ("memory:?maxConversationsPerUser=3", Limits(0, 0, 3)),
+        ("redis://127.0.0.1:1", Limits(86400, 365, 50)),
+        ("redis://127.0.0.1:1?ttlSeconds=0&retentionDays=0", Limits(0, 0, 50)),
     ],
 )
 def test_limits_are_those_of_the_backends_settings(url: str, limits: Limits) -> None:
-    assert cleaning.limits_of(parse(url)) == limits
+    backend = open_backend(parse(url), reading.marks)
+    assert backend.limits == limits
+    backend.close()
+
+
+@pytest.mark.parametrize(
+    ("idle_seconds", "hours", "archived"), [(7200, 720, 1), (7200, 0, 1), (0, 2, 1), (14400, 2, 1), (14400, 720, 0)]
+)
+def test_what_is_idle_for_longer_than_either_says_is_archived(
+    backend: ArchivingBackend, idle_seconds: int, hours: float, archived: int
+) -> None:
+    hold(backend, "mia", 3)
+    result = cleaned(backend, CleanupOptions(max_inactive_hours=hours), Limits(idle_seconds=idle_seconds))
+    assert result.archived == archived
 
 
 def test_a_journal_cleans_up_by_its_own_limits(backend: ArchivingBackend) -> None:
     for number in range(3):
         backend.put_archive("mia", f"archive-{number}", HELLO, time.time_ns() - 3 * DAY)
-    journal = DialogueJournal(backend, Where("file", "/x", {"retentionDays": "2", "maxConversationsPerUser": "1"}))
+    backend.limits = Limits(retention_days=2, conversations_per_user=1)
+    journal = DialogueJournal(backend)
     assert counts(journal.cleanup()) == {"users": 1, "due_by_retention": 3, "due_by_count": 2}
 
 
@@ -191,13 +212,40 @@ def test_a_dry_run_says_what_would_be_done_and_changes_nothing(backend: Archivin
 
 def test_a_clean_up_is_one_line_of_json_for_the_log_and_a_dry_run_none(backend: ArchivingBackend) -> None:
     backend.put_current("mia", HELLO, 0)
-    lines: list[bytes] = []
     journal = DialogueJournal(backend)
-    journal.cleanup(CleanupOptions(dry_run=True), lines.append)
-    result = journal.cleanup(write_log=lines.append)
-    assert lines == [f"{result.to_json()}\n".encode()]
-    assert json.loads(lines[0])["archived"] == 1
-    assert result.duration_ms < 60_000
+    journal.cleanup(CleanupOptions(dry_run=True))
+    assert backend.log_size() == 0
+    results = [journal.cleanup() for _ in range(2)]
+    lines = backend.read_log(0, backend.log_size()).splitlines()
+    assert lines == [result.to_json().encode() for result in results]
+    assert [json.loads(line)["archived"] for line in lines] == [1, 0]
+    assert results[0].duration_ms < 60_000
+
+
+def test_the_last_clean_up_is_told_whichever_program_did_it(tmp_path: Path) -> None:
+    url = f"file://{tmp_path}/journal"
+    with open_journal(url) as one, open_journal(url) as other:
+        assert one.get_stats().last_cleanup is None
+        result = other.cleanup()
+        last = one.get_stats().last_cleanup
+        assert last is not None
+        assert result.started_at <= last
+        one.backend.append_log(b"whatever somebody else writes\n")
+        assert other.get_stats().last_cleanup == last
+
+
+@pytest.mark.expects_warning("could not be written into cleanup.log: No space left")
+def test_a_clean_up_whose_log_cannot_be_written_is_done_and_says_so(
+    backend: ArchivingBackend, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(line: bytes) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(backend, "append_log", refuse)
+    backend.put_current("mia", HELLO, 0)
+    result = DialogueJournal(backend).cleanup()
+    assert result.archived == 1
+    assert result.to_json() in caplog.text
 
 
 # Mistakes, races
@@ -266,7 +314,7 @@ def test_stopped_anywhere_it_is_finished_by_the_next_one(backend: ArchivingBacke
         return NOW
 
     with pytest.raises(KeyboardInterrupt):
-        clean(backend, CleanupOptions(), Limits(), clock)
+        clean(backend, CleanupOptions(), clock)
     done = len(backend.compressed)
     assert 0 < done < 6
     assert counts(cleaned(backend, CleanupOptions())) | {"bytes_saved": 0} == {

@@ -61,9 +61,11 @@ class FilesystemBackend(Backend):
     """Conversations as files under the root `where.place`."""
 
     capabilities = frozenset({Capability.PERSISTENCE, Capability.ARCHIVAL, Capability.COMPRESSION})
+    name = "filesystem"
 
     def __init__(self, where: Where, scan: Scan) -> None:
         self._settings = where.settings(FilesystemSettings)
+        self.limits = self._settings.limits
         self._layout = Layout(where.place)
         self._locks = UserLocks(self._layout.lock, self._settings.lock_timeout_ms)
         self._fence = FenceFile(self._layout)
@@ -290,6 +292,23 @@ class FilesystemBackend(Backend):
             os.stat(self._layout.set_aside(user, name))
         with self._changing(user), must_exist(user, name):
             os.unlink(self._layout.set_aside(user, name))
+
+    # The log of clean-ups
+
+    def log_size(self) -> int:
+        return max(0, files.size(self._layout.cleanup_log))
+
+    def read_log(self, offset: int, size: int) -> bytes:
+        try:
+            with files.FileReader(self._layout.cleanup_log) as reader:
+                return reader.read(offset, size)
+        except FileNotFoundError:
+            return b""
+
+    def append_log(self, line: bytes) -> None:
+        with must_be_there(self._layout):
+            files.make_directories(self._layout.system, below=self._layout.root, durable=self._durable)
+        files.append_line(self._layout.cleanup_log, line, durable=self._durable)
 
     # The place
 

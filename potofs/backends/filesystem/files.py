@@ -77,6 +77,18 @@ def append_whole(descriptor: int, data: bytes, *, cut_back: bool = True) -> int:
     return start + done
 
 
+def append_line(path: str, line: bytes, *, durable: bool) -> None:
+    """Appends to a file, made if it is not there, that any number of programs append lines to; raises OSError."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, FILE_MODE)
+    try:
+        with naming(path):
+            append_whole(descriptor, line)
+            if durable:
+                os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
 @contextmanager
 def naming(path: str) -> Iterator[None]:
     """Has the errors of what is done to a descriptor name its file, as those of what is done to a path do."""

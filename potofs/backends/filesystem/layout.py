@@ -11,6 +11,7 @@ users/<name>/                     one folder a user; `potofs.names` spells the i
     .lock                         held by whoever changes something of the user; in it, what was counted (`totals`)
 system/fence.json                 whether changes are taken, if that was ever said
     totals                        sums over all users; derived
+    cleanup.log                   what clean-ups did, a line each
     .lock                         held while the fence is set, and shared by whoever makes a user's folders
 """
 
@@ -34,6 +35,7 @@ class Layout:
         self.system = os.path.join(root, "system")
         self.fence = f"{self.system}/fence.json"
         self.totals = f"{self.system}/totals"
+        self.cleanup_log = f"{self.system}/cleanup.log"
         self.fence_lock = f"{self.system}/.lock"
 
     def user(self, user: str) -> str:

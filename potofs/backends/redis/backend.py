@@ -25,7 +25,7 @@ from potofs.backends.base import (
     Totals,
     Usage,
 )
-from potofs.backends.redis import health
+from potofs.backends.redis import health, scripts
 from potofs.backends.redis.changes import Changes, Figures, Refusal, Seen
 from potofs.backends.redis.connection import Argument, Link
 from potofs.backends.redis.keys import SHARDS, Keys, number, shard_of_user
@@ -64,12 +64,14 @@ class RedisBackend(Backend):
     """Conversations in the Redis at a place."""
 
     capabilities: frozenset[Capability] = frozenset({Capability.PERSISTENCE, Capability.ARCHIVAL})
+    name = "redis"
     blocks = True
     append_blocks = True
 
     def __init__(self, where: Where, scan: Scan) -> None:
         self._where = where
         self._settings = where.settings(RedisSettings)
+        self.limits = self._settings.limits
         self._keys = Keys(self._settings.key_prefix)
         self._link = Link(where, self._settings)
         self._changes = Changes(self._link, self._keys, scan)
@@ -255,6 +257,17 @@ class RedisBackend(Backend):
         with explained(missing=lambda: nothing_aside(user, name)):
             keys = (self._keys.bytes(stat.id),)
             self._changes.do("remove_aside", user, lambda _: (keys, arguments), index=self._keys.asides(user))
+
+    # The log of clean-ups
+
+    def log_size(self) -> int:
+        return int(self._link.command("STRLEN", self._keys.cleanup_log))
+
+    def read_log(self, offset: int, size: int) -> bytes:
+        return read_bytes(self._link, self._keys.cleanup_log, size, offset=offset)
+
+    def append_log(self, line: bytes) -> None:
+        self._link.script(scripts.log(), (self._keys.cleanup_log,), (line,))
 
     # The place
 

@@ -47,7 +47,8 @@ local shard_was, shard = fields(SHARD, {
 if (tonumber(shard.changes) or 0) - SINCE >= REMEMBERED then
   return {'late', shard.changes}
 end
-if shard.closed ~= '' then
+-- What was refused is kept whatever the fence is, or it would be lost.
+if shard.closed ~= '' and not ARCHIVES:find('}:asides:', 1, true) then
   return {'fenced', shard.fence}
 end
 

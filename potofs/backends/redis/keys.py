@@ -4,6 +4,7 @@ A user belongs to one of 256 shards by a digest of the id. All keys of a shard c
 that a cluster keeps them together, and one script can change them as a whole. `poto:dialogue:` is the prefix:
 
     poto:dialogue:journal                  hash    format: the version of this layout; says that there is a journal
+    poto:dialogue:cleanup.log              string  what clean-ups did, a line each
 
     poto:dialogue:{ab}:shard               hash    figures over the shard's users, the fence, the last number given
                                                    away, the number of changes
@@ -49,6 +50,7 @@ class Keys:
         self._prefix = prefix
         self._of_shard = [f"{prefix}{{{shard:02x}}}:" for shard in range(SHARDS)]
         self.journal = f"{prefix}journal"
+        self.cleanup_log = f"{prefix}cleanup.log"
         #: Where users' names are published when something of theirs has changed.
         self.channel = f"{prefix}changes"
 

@@ -27,6 +27,11 @@ def learn() -> Script:
     return _script("learn")
 
 
+def log() -> Script:
+    """The script that adds a line to the log of clean-ups."""
+    return _script("log")
+
+
 @cache
 def _script(*names: str) -> Script:
     folder = files("potofs.backends.redis")
