@@ -368,10 +368,10 @@ def test_an_archive_that_another_server_compressed_just_before_is_left_to_it(
     one.put_archive("mia", "refund", noise(10_000), 1)
     reader = files.FileReader
 
-    def late(path: str) -> files.FileReader:
+    def late(path: str, number_of: files.NumberOf) -> files.FileReader:
         monkeypatch.undo()
         assert other.compress("mia", "refund") > 0
-        return reader(path)
+        return reader(path, number_of)
 
     monkeypatch.setattr(files, "FileReader", late)
     assert one.compress("mia", "refund") == 0

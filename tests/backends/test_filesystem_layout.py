@@ -5,6 +5,7 @@ import os
 import re
 import stat
 import subprocess
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -46,6 +47,34 @@ def test_ids_are_spelled_so_that_they_stay_in_their_folder(tmp_path: Path, users
         backend.append(user, records(0, 1))
     assert sorted(os.listdir(users)) == ["%2E.", "%2Ehidden", "100%25", "a%2Fb", "nul%00"]
     assert os.listdir(tmp_path) == ["journal"]
+
+
+@pytest.fixture
+def elsewhere(tmp_path: Path) -> Iterator[Path]:
+    """A folder of another file system."""
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as folder:
+        assert os.stat(folder).st_dev != os.stat(tmp_path).st_dev
+        yield Path(folder)
+
+
+def test_no_number_of_another_file_system_is_anybodys_here(tmp_path: Path, users: Path, elsewhere: Path) -> None:
+    backend = open_filesystem(tmp_path)
+    backend.append("mia", records(0, 1))
+    (users / "noah").symlink_to(elsewhere)
+    backend.append("noah", records(0, 99))
+    assert backend.stat("mia").id == os.stat(users / "mia/dialogs/current.yaml").st_ino
+    number = backend.stat("noah").id
+    assert number != os.stat(elsewhere / "dialogs/current.yaml").st_ino
+    assert 0 < number < 2**63
+    # As long as it lives, all the same.
+    backend.archive("noah", "long")
+    assert backend.stat("noah", "long").id == number
+    assert backend.compress("noah", "long") > 0
+    assert [archive.stat.id for archive in backend.archives("noah")] == [number]
+    with backend.open("noah", "long") as reader:
+        assert reader.stat().id == number
+    backend.restore("noah", "long")
+    assert backend.stat("noah").id == open_filesystem(tmp_path).stat("noah").id == number
 
 
 def test_conversations_are_nobodys_business_but_the_owners(tmp_path: Path) -> None:

@@ -105,7 +105,7 @@ class Archives:
         Without the lock: an archive does not change. What may happen to its name meanwhile, `replace` looks at.
         """
         try:
-            plain = files.FileReader(self._layout.conversation(user, archive))
+            plain = files.FileReader(self._layout.conversation(user, archive), self._layout.number_of)
         except FileNotFoundError:
             # Compressed by another server a moment ago; else it is not there.
             self._conversations.stat(user, archive)
@@ -130,7 +130,7 @@ class Archives:
         path, folder = self._layout.conversation(user, archive), self._layout.archived(user)
         stat = made.plain.stat()
         try:
-            if files.stat_of(os.stat(path))[:2] != stat[:2]:
+            if files.stat_of(os.stat(path), self._layout.number_of)[:2] != stat[:2]:
                 return 0
         except FileNotFoundError:
             # Restored, renamed, or compressed by another server.

@@ -89,7 +89,7 @@ class FilesystemBackend(Backend):
             files.make_directories(self._layout.users, durable=self._durable)
         try:
             os.scandir(self._layout.root).close()
-            os.stat(f"{self._layout.users}/.")
+            self._layout.device = os.stat(f"{self._layout.users}/.").st_dev
             # Held open for as long as it is in use: what it lies on cannot be unmounted meanwhile.
             self._root = os.open(self._layout.root, os.O_RDONLY | os.O_DIRECTORY)
         except FileNotFoundError:
@@ -285,7 +285,7 @@ class FilesystemBackend(Backend):
 
     def open_set_aside(self, user: str, name: str) -> Reader:
         with must_exist(user, name):
-            return files.FileReader(self._layout.set_aside(user, name))
+            return files.FileReader(self._layout.set_aside(user, name), self._layout.number_of)
 
     def remove_set_aside(self, user: str, name: str) -> None:
         with must_exist(user, name):
@@ -394,7 +394,7 @@ class FilesystemBackend(Backend):
         try:
             contents = self._index.current(user, descriptor)
             name = self._archives.archive(user, descriptor, name)
-            self._accounts.note(user, files.stat_of(os.fstat(descriptor)), contents)
+            self._accounts.note(user, files.stat_of(os.fstat(descriptor), self._layout.number_of), contents)
         finally:
             os.close(descriptor)
         self._index.forget(user)

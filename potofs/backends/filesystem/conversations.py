@@ -38,7 +38,7 @@ class Conversations:
     def stat(self, user: str, archive: str | None) -> Stat:
         """What is known of a conversation; raises NotFound, OSError."""
         try:
-            stat = files.stat_of(os.stat(self._layout.conversation(user, archive)))
+            stat = files.stat_of(os.stat(self._layout.conversation(user, archive)), self._layout.number_of)
         except FileNotFoundError:
             if archive is None:
                 raise not_found(user, archive) from None
@@ -51,7 +51,7 @@ class Conversations:
     def open(self, user: str, archive: str | None) -> Opened:
         """Opens one to read; raises NotFound, OSError."""
         try:
-            reader = files.FileReader(self._layout.conversation(user, archive))
+            reader = files.FileReader(self._layout.conversation(user, archive), self._layout.number_of)
         except FileNotFoundError:
             if archive is None:
                 raise not_found(user, archive) from None
@@ -101,26 +101,27 @@ class Conversations:
                 found.append(self._plain(self._layout.set_aside(user, aside), aside))
         return found
 
-    @staticmethod
-    def _plain(path: str, name: str) -> Archived:
-        stat = files.stat_of(os.stat(path))
+    def _plain(self, path: str, name: str) -> Archived:
+        stat = files.stat_of(os.stat(path), self._layout.number_of)
         return Archived(name, stat, stat.size)
 
     def _open_compressed(self, user: str, archive: str) -> GzipReader:
         with must_exist(user, archive):
             try:
-                return GzipReader(self._layout.compressed(user, archive), self._number_of(user))
+                return GzipReader(
+                    self._layout.compressed(user, archive), self._number_by_token(user), self._layout.number_of
+                )
             except NotGzip:
                 raise not_found(user, archive) from None
 
-    def _number_of(self, user: str) -> Callable[[bytes], int | None]:
-        def number_of(token: bytes) -> int | None:
+    def _number_by_token(self, user: str) -> Callable[[bytes], int | None]:
+        def number(token: bytes) -> int | None:
             try:
-                return os.stat(self._layout.number(user, token)).st_ino
+                return self._layout.number_of(os.stat(self._layout.number(user, token)))
             except FileNotFoundError:
                 return None
 
-        return number_of
+        return number
 
 
 @contextmanager

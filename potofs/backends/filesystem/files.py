@@ -3,7 +3,7 @@
 import ctypes
 import errno
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
 from potofs.backends.base import Reader, Stat
@@ -19,19 +19,29 @@ _AT_FDCWD = -100
 _RENAME_NOREPLACE = 1
 
 
-def stat_of(found: os.stat_result) -> Stat:
+#: The number that a conversation has by its file.
+NumberOf = Callable[[os.stat_result], int]
+
+
+def inode(found: os.stat_result) -> int:
+    """That of the inode."""
+    return found.st_ino
+
+
+def stat_of(found: os.stat_result, number_of: NumberOf) -> Stat:
     """What a conversation's file says of it."""
-    return Stat(found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
+    return Stat(number_of(found), found.st_size, found.st_mtime_ns, found.st_ctime_ns)
 
 
 class FileReader(Reader):
     """A plain file, opened."""
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, number_of: NumberOf = inode) -> None:
         self._descriptor = os.open(path, os.O_RDONLY)
+        self._number_of = number_of
 
     def stat(self) -> Stat:
-        return stat_of(os.fstat(self._descriptor))
+        return stat_of(os.fstat(self._descriptor), self._number_of)
 
     def stored_size(self) -> int:
         """Bytes that it takes up."""

@@ -32,6 +32,7 @@ from itertools import accumulate
 from typing import NamedTuple
 
 from potofs.backends.base import Reader, Stat
+from potofs.backends.filesystem.files import NumberOf, inode
 
 _MAGIC = b"\x1f\x8b\x08"
 _START = _MAGIC + b"\x04" + bytes(5) + b"\xff"
@@ -102,12 +103,12 @@ def write(source: int, size: int, target: int, token: bytes) -> int:
 
 
 class GzipReader(Reader):
-    """A compressed archive, opened; `number_of` says which number a token stands for, None if none.
+    """A compressed archive, opened; `by_token` says which number a token stands for: if none, its file's counts.
 
     Raises NotGzip, OSError. What is damaged reads as EIO here, and ends where the damage begins if it is another's.
     """
 
-    def __init__(self, path: str, number_of: Callable[[bytes], int | None]) -> None:
+    def __init__(self, path: str, by_token: Callable[[bytes], int | None], number_of: NumberOf = inode) -> None:
         self._descriptor = os.open(path, os.O_RDONLY)
         try:
             start = os.pread(self._descriptor, _FIXED, 0)
@@ -115,7 +116,8 @@ class GzipReader(Reader):
                 raise NotGzip(path)
             self._head = _head(start)
             # Looked up now: it stays when the archive is restored meanwhile, and the file with the number goes.
-            self._number = number_of(self._head.token) if self._head else None
+            self._number = by_token(self._head.token) if self._head else None
+            self._number_of = number_of
             self._content: _Blocks | _Members | None = None
         except BaseException:
             os.close(self._descriptor)
@@ -129,7 +131,7 @@ class GzipReader(Reader):
     def stat(self) -> Stat:
         found = os.fstat(self._descriptor)
         size = self._head.size if self._head else _size_of(self._descriptor)
-        return Stat(self._number or found.st_ino, size, found.st_mtime_ns, found.st_ctime_ns)
+        return Stat(self._number or self._number_of(found), size, found.st_mtime_ns, found.st_ctime_ns)
 
     def stored_size(self) -> int:
         """Bytes that it takes up."""

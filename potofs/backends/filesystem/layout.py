@@ -16,6 +16,7 @@ system/fence.json                 whether changes are taken, if that was ever sa
 """
 
 import os
+from hashlib import blake2b
 
 from potofs import names
 
@@ -37,6 +38,18 @@ class Layout:
         self.totals = f"{self.system}/totals"
         self.cleanup_log = f"{self.system}/cleanup.log"
         self.fence_lock = f"{self.system}/.lock"
+        #: The file system that the folder of users lies on; None before anybody has looked.
+        self.device: int | None = None
+
+    def number_of(self, found: os.stat_result) -> int:
+        """The number of a conversation's file: its inode's, but for a user whose folder lies on another file system.
+
+        There it may be the inode's of somebody else's here, and whoever goes by the number would be shown that.
+        """
+        if self.device in (None, found.st_dev):
+            return found.st_ino
+        both = found.st_dev.to_bytes(8) + found.st_ino.to_bytes(8)
+        return int.from_bytes(blake2b(both, digest_size=8).digest()) >> 1
 
     def user(self, user: str) -> str:
         return f"{self.users}/{names.encode(user)}"
