@@ -78,6 +78,10 @@ OPENERS: dict[str, Callable[..., Backend]] = {
 }
 
 
+#: Those on more than one server.
+SEVERAL_SERVERS = {"redis+cluster", "redis+sentinel"}
+
+
 def opener(name: str, place: Path) -> Opener:
     """Opens a backend at one place, as often as it is called: each time another server's."""
     return partial(OPENERS[name], place)

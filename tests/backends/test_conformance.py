@@ -8,13 +8,23 @@ import pytest
 
 from potofs.backends.base import Backend
 from potofs.testing import BackendConformance, OpenBackend
-from tests.backends.kit import OPENERS, opener, records, stored
+from tests.backends.kit import OPENERS, SEVERAL_SERVERS, opener, records, stored
 
 
 class TestOurs(BackendConformance):
     """Every backend of ours, by one parameter."""
 
-    @pytest.fixture(params=sorted(OPENERS))
+    @pytest.fixture(params=sorted(set(OPENERS) - SEVERAL_SERVERS))
+    def open_backend(self, request: pytest.FixtureRequest, tmp_path: Path) -> OpenBackend:
+        return opener(request.param, tmp_path)
+
+
+class TestSeveralServers(BackendConformance):
+    """Redis on several servers: the same scripts, so that fewer runs of the model tell of what is different."""
+
+    runs = 3
+
+    @pytest.fixture(params=sorted(SEVERAL_SERVERS))
     def open_backend(self, request: pytest.FixtureRequest, tmp_path: Path) -> OpenBackend:
         return opener(request.param, tmp_path)
 
