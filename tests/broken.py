@@ -355,11 +355,20 @@ class LosesWhatMoves(ShelfBackend):
 
 
 class ArchivesNothing(ShelfBackend):
-    def archive(self, user: str, name: str | None = None, *, wait: bool = True) -> str:
+    def archive(
+        self, user: str, name: str | None = None, *, idle_since_ns: int | None = None, wait: bool = True
+    ) -> str:
         with suppress(NotFound):
-            return super().archive(user, name, wait=wait)
+            return super().archive(user, name, idle_since_ns=idle_since_ns, wait=wait)
         self.made(user)
         return name or "20240115T103000.000Z"
+
+
+class ArchivesWhatGoesOn(ShelfBackend):
+    def archive(
+        self, user: str, name: str | None = None, *, idle_since_ns: int | None = None, wait: bool = True
+    ) -> str:
+        return super().archive(user, name, wait=wait)
 
 
 class NamesByNumber(ShelfBackend):

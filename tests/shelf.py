@@ -30,7 +30,7 @@ from potofs.backends.base import (
     seam,
 )
 from potofs.config import ArchivingSettings, Where
-from potofs.errors import AlreadyExists, NotFound
+from potofs.errors import AlreadyExists, NotFound, Stale
 
 numbers = count(1)
 
@@ -166,9 +166,13 @@ class ShelfBackend(Backend):
         found = self.shelf.users[user].items if self.has_user(user) else {}
         return [Archived(name, item.stat(), len(item.kept[0])) for name, item in found.items() if name is not None]
 
-    def archive(self, user: str, name: str | None = None, *, wait: bool = True) -> str:
+    def archive(
+        self, user: str, name: str | None = None, *, idle_since_ns: int | None = None, wait: bool = True
+    ) -> str:
         self.item(user, None)
         with self.changing(user) as found:
+            if idle_since_ns is not None and self.item(user, None).mtime_ns > idle_since_ns:
+                raise Stale(user)
             new = name if name is not None else self.present(found.items)
             self.move(found, None, new)
             return new

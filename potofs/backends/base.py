@@ -265,10 +265,12 @@ class Backend(ABC):
         """All archives of a user, in no order; none where there is no archival."""
         return []
 
-    def archive(self, user: str, name: str | None = None, *, wait: bool = True) -> str:
+    def archive(
+        self, user: str, name: str | None = None, *, idle_since_ns: int | None = None, wait: bool = True
+    ) -> str:
         """Turns the running conversation into an archive and returns its name; by default the present time.
 
-        Raises AlreadyExists if the name is taken.
+        Raises AlreadyExists if the name is taken; Stale if it was appended to after `idle_since_ns`.
         """
         self._lacks(Capability.ARCHIVAL, "archive")
 

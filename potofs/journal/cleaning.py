@@ -11,7 +11,7 @@ from contextlib import suppress
 
 from potofs import times
 from potofs.backends.base import Archived, Backend, Capability
-from potofs.errors import AlreadyExists, ConfigError, Fenced, NotFound, PotofsError, reason
+from potofs.errors import AlreadyExists, ConfigError, Fenced, NotFound, PotofsError, Stale, reason
 from potofs.journal import listing
 from potofs.journal.models import CleanupOptions, CleanupResult
 
@@ -98,7 +98,10 @@ def _archive_idle(backend: Backend, user: str, options: CleanupOptions, now: int
         if options.dry_run:
             counts.archived += 1
             return True
-        backend.archive(user)
+        try:
+            backend.archive(user, idle_since_ns=idle_since)
+        except Stale:
+            return True  # Not idle any more.
         counts.archived += 1
     return False
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 import pytest
 
 from potofs.backends.base import Archived, Backend, Capability
-from potofs.errors import AlreadyExists, InvalidName, NameTooLong, NotFound, Unsupported
+from potofs.errors import AlreadyExists, InvalidName, NameTooLong, NotFound, Stale, Unsupported
 from potofs.testing.appending import at_once
 from potofs.testing.records import HOSTILE, joined, names_of, records, short, stored
 from potofs.testing.suite import OpenBackend, OpenServers, Suite, needs
@@ -55,6 +55,18 @@ class Archiving(Suite):
         assert backend.archives("mia") == [Archived("refund", after, after.size)]
         backend.append("mia", records(3, 4))
         assert backend.stat("mia").id != after.id
+
+    def test_what_was_appended_to_meanwhile_is_not_archived_as_idle(self, backend: Backend) -> None:
+        backend.append("mia", records(0, 1))
+        backend.set_times("mia", None, 2_000_000_000)
+        with pytest.raises(Stale):
+            backend.archive("mia", "one", idle_since_ns=1_999_999_999)
+        assert backend.archives("mia") == []
+        assert backend.archive("mia", "one", idle_since_ns=2_000_000_000) == "one"
+        backend.append("mia", records(1, 2))
+        with pytest.raises(Stale):
+            backend.archive("mia", "two", idle_since_ns=2_000_000_000)
+        assert stored(backend, "mia") == joined(records(1, 2))
 
     def test_an_archive_is_of_one_user(self, backend: Backend) -> None:
         backend.append("mia", records(0, 1))

@@ -5,7 +5,7 @@ import time
 from potofs import config, names, times
 from potofs.backends.base import Archived, Backend, Capability
 from potofs.backends.memory import MemoryBackend, _Conversation
-from potofs.errors import AlreadyExists, NotFound
+from potofs.errors import AlreadyExists, NotFound, Stale
 from potofs.journal import reading
 
 
@@ -26,10 +26,14 @@ class ArchivingBackend(MemoryBackend):
             if owner == user
         ]
 
-    def archive(self, user: str, name: str | None = None, *, wait: bool = True) -> str:
+    def archive(
+        self, user: str, name: str | None = None, *, idle_since_ns: int | None = None, wait: bool = True
+    ) -> str:
         with self._lock:
             self.fence().check()
             current = self._conversation(user, None)
+            if idle_since_ns is not None and current.mtime_ns > idle_since_ns:
+                raise Stale(user)
             if name is None:
                 name = names.first_free(times.compact(time.time_ns()), lambda name: (user, name) in self.kept)
             names.archive_file(name)

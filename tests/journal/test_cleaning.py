@@ -15,7 +15,7 @@ from potofs.backends.base import Fence
 from potofs.backends.registry import open_backend
 from potofs.config import Limits, parse
 from potofs.errors import Fenced, NotFound, WouldBlock
-from potofs.journal import reading, record
+from potofs.journal import admission, reading, record
 from potofs.journal.cleaning import clean
 from tests.journal.archiving import ArchivingBackend, everything
 
@@ -278,6 +278,24 @@ def test_what_another_server_was_quicker_to_do_is_stepped_over(
     monkeypatch.setattr(backend, "archive", first(archive, lambda: archive("mia")))
     monkeypatch.setattr(backend, "compress", first(backend.compress, lambda: backend.kept.pop(("mia", "old"))))
     assert counts(cleaned(backend, CleanupOptions())) == {"users": 1}
+
+
+@pytest.mark.parametrize("quicker", [False, True])
+def test_what_goes_on_meanwhile_stays_the_running_conversation(
+    backend: ArchivingBackend, monkeypatch: pytest.MonkeyPatch, quicker: bool
+) -> None:
+    hold(backend, "mia", 1000)
+    archive = backend.archive
+
+    def goes_on() -> None:
+        if quicker:
+            archive("mia", "by another server")
+        backend.append("mia", [admission.from_message(ChatMessage("user", "Wait!"))])
+
+    monkeypatch.setattr(backend, "archive", first(archive, goes_on))
+    assert cleaned(backend, CleanupOptions()).archived == 0
+    with backend.open("mia") as reader:
+        assert b"Wait!" in reader.read_all()
 
 
 def test_a_frozen_journal_is_not_cleaned_but_may_be_looked_at(backend: ArchivingBackend) -> None:

@@ -42,7 +42,7 @@ from potofs.backends.filesystem.lock import UserLocks
 from potofs.backends.filesystem.running import Running
 from potofs.backends.filesystem.sync import GroupSync, sync_directory
 from potofs.config import FilesystemSettings, Where
-from potofs.errors import AlreadyExists, NotFound, WouldBlock
+from potofs.errors import AlreadyExists, NotFound, Stale, WouldBlock
 
 log = logging.getLogger(__name__)
 
@@ -211,11 +211,15 @@ class FilesystemBackend(Backend):
     def archives(self, user: str) -> list[Archived]:
         return self._conversations.archives(user)
 
-    def archive(self, user: str, name: str | None = None, *, wait: bool = True) -> str:
+    def archive(
+        self, user: str, name: str | None = None, *, idle_since_ns: int | None = None, wait: bool = True
+    ) -> str:
         self.stat(user)
         # Another program may have made the user's folders, and not this one.
         self._make_folders(user, wait=wait)
         with self._changing(user, wait=wait):
+            if idle_since_ns is not None and self.stat(user).mtime_ns > idle_since_ns:
+                raise Stale(f"user {user!r} has gone on with the conversation")
             self.stat(user)
             return self._archive(user, name)
 

@@ -3,10 +3,14 @@
 -- KEYS       7 known (of the running conversation)  8 known (of the newest archive)
 -- ARGV       5 running conversation  6 newest archive (each empty if there is none)
 --            7 the archive's name, or empty: the first free one like  8
+--            9 when it may have been appended to last, or empty: whenever
 -- Answer     the archive's name
 
 if user.current == '' then
   return {'missing'}
+end
+if ARGV[9] ~= '' and before(ARGV[9], user.mtime) then
+  return {'stale'}
 end
 if ARGV[7] ~= '' and redis.call('HEXISTS', ARCHIVES, ARGV[7]) == 1 then
   return {'exists'}

@@ -39,6 +39,7 @@ from potofs.backends.redis.reading import (
 )
 from potofs.backends.redis.wording import (
     explained,
+    gone_on,
     named,
     not_found,
     nothing_aside,
@@ -206,17 +207,22 @@ class RedisBackend(Backend):
     def archives(self, user: str) -> list[Archived]:
         return self._listed(self._keys.archives(user))
 
-    def archive(self, user: str, name: str | None = None, *, wait: bool = True) -> str:
+    def archive(
+        self, user: str, name: str | None = None, *, idle_since_ns: int | None = None, wait: bool = True
+    ) -> str:
         shard = shard_of_user(user)
         entry_name = "" if name is None else spelled(name)
         base = times.compact(time.time_ns())
+        idle_since = "" if idle_since_ns is None else idle_since_ns
 
         def wanted(seen: Seen) -> tuple[Sequence[Argument], Sequence[Argument]]:
             nobody = _nobody(shard)
             keys = (self._keys.known(seen.current or nobody), self._keys.known(seen.newest or nobody))
-            return keys, (_text(seen.current), _text(seen.newest), entry_name, base)
+            return keys, (_text(seen.current), _text(seen.newest), entry_name, base, idle_since)
 
-        with explained(missing=lambda: not_found(user, None), exists=lambda: taken(user, str(name))):
+        with explained(
+            missing=lambda: not_found(user, None), exists=lambda: taken(user, str(name)), stale=lambda: gone_on(user)
+        ):
             return named(self._changes.do("archive", user, wanted))
 
     def restore(self, user: str, archive: str, *, swap: bool = True) -> str | None:

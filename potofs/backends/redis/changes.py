@@ -57,7 +57,7 @@ class Seen(NamedTuple):
 
 
 class Refusal(Exception):
-    """A script's answer that is for the caller to explain: missing, exists, full."""
+    """A script's answer that is for the caller to explain: missing, exists, stale, full."""
 
     def __init__(self, reason: str) -> None:
         super().__init__(reason)

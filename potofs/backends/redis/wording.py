@@ -6,7 +6,7 @@ from contextlib import contextmanager
 
 from potofs import names
 from potofs.backends.redis.changes import Refusal
-from potofs.errors import AlreadyExists, NotFound
+from potofs.errors import AlreadyExists, NotFound, Stale
 
 
 @contextmanager
@@ -31,6 +31,10 @@ def named(spelled: str) -> str:
 def not_found(user: str, archive: str | None) -> NotFound:
     what = "running conversation" if archive is None else f"archive {archive!r}"
     return NotFound(f"user {user!r} has no {what}")
+
+
+def gone_on(user: str) -> Stale:
+    return Stale(f"user {user!r} has gone on with the conversation")
 
 
 def taken(user: str, name: str) -> AlreadyExists:
