@@ -328,9 +328,9 @@ def test_a_ready_checkout_whose_packages_were_removed_says_so(checkout: Checkout
 
 
 def test_the_tests_need_more_packages_than_potofs(checkout: Checkout) -> None:
-    done = checkout.run("scripts/test", MISSING="redis-server redis-tools rsync npm")
+    done = checkout.run("scripts/test", MISSING="openssl redis-server redis-tools rsync npm")
     assert done.returncode == 1
-    assert done.stderr.endswith(": sudo apt-get install redis-server redis-tools rsync npm\n")
+    assert done.stderr.endswith(": sudo apt-get install openssl redis-server redis-tools rsync npm\n")
 
 
 if os.geteuid() == 0:  # what no ordinary user can see

@@ -213,6 +213,26 @@ def test_a_server_wants_its_password(server_with: Callable[..., Server]) -> None
         backend.close()
 
 
+def test_with_tls_a_server_has_to_be_who_it_says(
+    server_with: Callable[..., Server], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key, certificate, port = tmp_path / "key.pem", tmp_path / "certificate.pem", redis_servers.free_port()
+    make = "openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=potofs -addext subjectAltName=IP:127.0.0.1"
+    subprocess.run([*make.split(), "-keyout", key, "-out", certificate], capture_output=True, check=True)
+    files = {"tls_cert_file": str(certificate), "tls_key_file": str(key), "tls_ca_cert_file": str(certificate)}
+    server_with(tls_port=str(port), tls_auth_clients="no", **files)
+    where = Where("rediss", f"127.0.0.1:{port}/0")
+    stranger = RedisBackend(where, reading.marks)
+    with pytest.raises(Unreachable, match="certificate verify failed"):
+        stranger.append("mia", records(0, 1))
+    stranger.close()
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+    backend = RedisBackend(where, reading.marks)
+    backend.append("mia", records(0, 1))
+    assert stored(backend, "mia") == joined(records(0, 1))
+    backend.close()
+
+
 def test_a_socket_is_a_place(server_with: Callable[..., Server], tmp_path: Path) -> None:
     server_with(unixsocket=str(tmp_path / "redis.sock"))
     backend = RedisBackend(parse(f"redis+unix://{tmp_path}/redis.sock"), reading.marks)
