@@ -228,6 +228,19 @@ class MemoryBackend(Backend):
                 raise NotFound(f"nothing of user {user!r} was set aside as {name!r}")
             found.changed = time.time_ns()
 
+    # Checking
+
+    def rewrite(self, user: str, archive: str | None, seen: Stat, data: bytes) -> bool:
+        with self._lock:
+            self._fence.check()
+            current = self._conversation(user, archive)
+            if current.stat()[:2] != seen[:2]:
+                return False
+            found = self._users[user]
+            found.current = _Conversation(self._scan, data, current.mtime_ns) if data else None
+            found.changed = time.time_ns()
+            return True
+
     # The place
 
     def usage(self) -> Usage:

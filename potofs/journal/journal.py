@@ -9,11 +9,11 @@ from contextlib import suppress
 from typing import Self
 
 from potofs import config, names, times
-from potofs.backends.base import Appended, Backend, Capability, Record
+from potofs.backends.base import Appended, Backend, Capability, Finding, Record
 from potofs.backends.registry import open_backend
 from potofs.config import Where
 from potofs.errors import AlreadyExists, NotFound, Unsupported
-from potofs.journal import admission, cleaning, listing, metadata, piping, reading
+from potofs.journal import admission, cleaning, fsck, listing, metadata, piping, reading
 from potofs.journal.appending import Appender
 from potofs.journal.exchange import Format, exporting, intake
 from potofs.journal.message import ChatMessage
@@ -204,6 +204,20 @@ class DialogueJournal:
             if write_log is not None:
                 write_log(cleaning.log_line(result))
         return result
+
+    def fsck(
+        self,
+        users: Iterable[User] | None = None,
+        *,
+        repair: bool = False,
+        on_user: Callable[[str], object] = lambda _: None,
+    ) -> Iterator[Finding]:
+        """What is wrong with what is stored, of all users or some, and mends it if told to: `fsck.check`.
+
+        Nothing is lost by that: what is no message goes to `rejected/`. Happens as the findings are taken.
+        """
+        ids = None if users is None else map(id_of, users)
+        return fsck.check(self.backend, ids, repair=repair, on_user=on_user)
 
     # Export and import: the formats are described in `potofs.journal.exchange`
 
