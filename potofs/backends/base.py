@@ -152,6 +152,31 @@ class Fence(NamedTuple):
             raise Fenced(f"the journal has moved to {self.moved_to}: use that one")
 
 
+class Finding(NamedTuple):
+    """Something that is not as it should be, found by a check."""
+
+    #: None: it is the whole journal's.
+    user: str | None
+    #: In which of the user's things, as `conversation_file` and the backend call them.
+    place: str
+    what: str
+    #: Whether it is mended; nothing was lost by that.
+    repaired: bool = False
+    #: Where it begins in a conversation, and how long it is (bytes); None if it is about the whole.
+    offset: int | None = None
+    length: int | None = None
+
+    def __str__(self) -> str:
+        whose = "" if self.user is None else f"user {self.user!r}, "
+        at = "" if self.offset is None else f", byte {self.offset}"
+        return f"{whose}{self.place}{at}: {self.what}{' (repaired)' if self.repaired else ''}"
+
+
+def conversation_file(archive: str | None) -> str:
+    """What a conversation is called in a finding: as the mount does."""
+    return "current.yaml" if archive is None else f"archived/{archive}.yaml"
+
+
 class Reader(ABC):
     """An opened conversation; it stays readable as it is, whatever becomes of its name."""
 
@@ -328,6 +353,27 @@ class Backend(ABC):
     @abstractmethod
     def append_log(self, line: bytes) -> None:
         """Adds a line, which ends in a newline and is unlike every other, to its end."""
+
+    # Checking
+
+    def check(self, user: str | None, *, repair: bool) -> Iterator[Finding]:
+        """What is wrong with how a user is stored; with None, with what is not one user's.
+
+        About indexes, counters and whatever changes leave behind that were cut short; not about what is in records.
+        Changes may go on meanwhile. To `repair` means: what can be derived is made again, and what is in the way is set
+        aside, or removed if it holds nothing that is not elsewhere. Without it nothing is written.
+        """
+        return iter(())
+
+    def rewrite(self, user: str, archive: str | None, seen: Stat, data: bytes) -> bool:
+        """Puts other bytes in the place of a conversation's, for a repair that has set aside what they lack.
+
+        Only if it is still as it was `seen` (number and size); else returns False, and nothing is changed. It becomes
+        another conversation, with a number of its own, and keeps its name and its time of last append; without any
+        bytes, a running one is none any more. Whoever has the old one open reads it as it was, or gets Stale; never a
+        mixture. Raises Unsupported where that cannot be.
+        """
+        raise Unsupported("this backend cannot mend a conversation")
 
     # The place
 

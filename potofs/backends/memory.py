@@ -257,6 +257,19 @@ class MemoryBackend(Backend):
         with self._lock:
             self._log += line
 
+    # Checking
+
+    def rewrite(self, user: str, archive: str | None, seen: Stat, data: bytes) -> bool:
+        with self._lock:
+            self._fence.check()
+            current = self._conversation(user, archive)
+            if current.stat()[:2] != seen[:2]:
+                return False
+            found = self._users[user]
+            found.current = _Conversation(self._scan, data, current.mtime_ns) if data else None
+            found.changed = time.time_ns()
+            return True
+
     # The place
 
     def usage(self) -> Usage:

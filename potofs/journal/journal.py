@@ -4,16 +4,16 @@ Synchronous and thread-safe. Source: the DialogueJournal interface of the design
 """
 
 import logging
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from typing import Self
 
 from potofs import config, names
-from potofs.backends.base import Appended, Backend, Capability, Record
+from potofs.backends.base import Appended, Backend, Capability, Finding, Record
 from potofs.backends.registry import open_backend
 from potofs.config import Where
 from potofs.errors import AlreadyExists, NotFound, Unsupported
-from potofs.journal import admission, cleaning, listing, metadata, piping, reading
+from potofs.journal import admission, cleaning, fsck, listing, metadata, piping, reading
 from potofs.journal.appending import Appender
 from potofs.journal.exchange import Format, exporting, intake
 from potofs.journal.message import ChatMessage
@@ -190,6 +190,20 @@ class DialogueJournal:
         did is one line of the journal's cleanup.log, unless nothing was to be changed.
         """
         return cleaning.clean(self.backend, options or CleanupOptions())
+
+    def fsck(
+        self,
+        users: Iterable[User] | None = None,
+        *,
+        repair: bool = False,
+        on_user: Callable[[str], object] = lambda _: None,
+    ) -> Iterator[Finding]:
+        """What is wrong with what is stored, of all users or some, and mends it if told to: `fsck.check`.
+
+        Nothing is lost by that: what is no message goes to `rejected/`. Happens as the findings are taken.
+        """
+        ids = None if users is None else map(id_of, users)
+        return fsck.check(self.backend, ids, repair=repair, on_user=on_user)
 
     # Export and import: the formats are described in `potofs.journal.exchange`
 

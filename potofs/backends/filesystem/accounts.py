@@ -48,8 +48,8 @@ class Accounts:
         self._locks, self._contents_of = locks, contents_of
         self.sums = TotalsFile(layout)
 
-    def count(self, user: str, lock: int, contents: Contents | None = None) -> None:
-        """Counts a user anew, as far as that has changed; `contents`: of the running conversation, if known."""
+    def count(self, user: str, lock: int, contents: Contents | None = None, *, anew: bool = False) -> None:
+        """Counts a user as far as that has changed, or all `anew`; `contents`: of the running conversation, if known."""
         # What was done is done, and not undone because it cannot be counted: the next change counts it too.
         try:
             before = counted(lock)
@@ -58,16 +58,22 @@ class Accounts:
                 state = contents.id, contents.size, archives_at
             else:
                 state = *self._current(user), archives_at
-            if before is not None and before[1:4] == state:
+            if anew:
+                with suppress(FileNotFoundError):
+                    os.unlink(self._layout.archive_index(user))
+            elif before is not None and before[1:4] == state:
                 return
-            if before is not None and before[1:3] == state[:2]:
+            if before is not None and before[1:3] == state[:2] and not anew:
                 current = before.current
             elif contents is None and not state[1]:
                 current = NO_FIGURES
             else:
                 contents = contents or self._contents_of(user)
                 current = contents.figures() if contents else NO_FIGURES
-            archives = before.archives if before and before.archives_at == archives_at else self._archives(user)
+            if before and before.archives_at == archives_at and not anew:
+                archives = before.archives
+            else:
+                archives = self._archives(user)
             number = before.number + 1 if before else 1
             self.sums.change(user, lock, before, Counted(number, *state, current, archives))
         except (OSError, Busy):
@@ -107,18 +113,42 @@ class Accounts:
 
     def is_counted(self, user: str) -> bool:
         """Whether a user, whose lock nobody holds, has not changed since it was counted."""
+        found = self.counted(user)
+        return found is not None and found[1:4] == self.state(user)
+
+    def state(self, user: str) -> tuple[int, int, int]:
+        """What a user's counts are of: id and size of the running conversation, and when archives came or went."""
+        return *self._current(user), files.changed(self._layout.archived(user))
+
+    def forget(self, user: str, lock: int) -> None:
+        """Has everything of a user counted by the next `count`, whatever is noted of it."""
+        with suppress(FileNotFoundError):
+            os.unlink(self._layout.archive_index(user))
+
+    def misled_by_index(self, user: str) -> str:
+        """What is wrong with what is noted of the archives; empty if nothing is."""
+        size = files.size(self._layout.archive_index(user))
+        known = self._known(user)
+        archives = self._conversations.archives(user)
+        missing = [archive for archive in archives if archive.stat[:3] not in known]
+        if size >= 0 and (size % _ENTRY.size or any(True for _ in self._damaged(user))):
+            return "has entries that are damaged or cut off"
+        if any(archive not in missing and known[archive.stat[:3]] != self.read(user, archive) for archive in archives):
+            return "does not say what archives hold"
+        if missing:
+            return f"{len(missing)} of {len(archives)} archives are missing in it"
+        return ""
+
+    def counted(self, user: str) -> Counted | None:
+        """What was counted of a user; None if that was never done."""
         try:
             descriptor = os.open(self._layout.lock(user), os.O_RDONLY)
         except FileNotFoundError:
-            return False
+            return None
         try:
-            found = counted(descriptor)
+            return counted(descriptor)
         finally:
             os.close(descriptor)
-        return found is not None and found[1:4] == (
-            *self._current(user),
-            files.changed(self._layout.archived(user)),
-        )
 
     def note(self, user: str, stat: Stat, contents: Contents) -> None:
         """Notes what a conversation holds that becomes an archive, so that it need not be read for that."""
@@ -155,7 +185,7 @@ class Accounts:
         for archive in archives:
             key = archive.stat[:3]
             if key not in live:
-                held = self._read(user, archive)
+                held = self.read(user, archive)
                 if held is None:
                     continue
                 new[key] = live[key] = held
@@ -168,7 +198,8 @@ class Accounts:
                 self._add(user, new)
         return total
 
-    def _read(self, user: str, archive: Archived) -> _Held | None:
+    def read(self, user: str, archive: Archived) -> _Held | None:
+        """What an archive holds: messages, first and last time; None if it is gone."""
         try:
             with self._conversations.open(user, archive.name) as reader:
                 return figures_of(self._scan(reader.read_all()))

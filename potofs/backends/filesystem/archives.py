@@ -59,7 +59,7 @@ class Archives:
     def restore(self, user: str, archive: str) -> None:
         """Makes an archive the running conversation, where there is none; raises NotFound, FileExistsError, OSError."""
         current, compressed = self._layout.conversation(user, None), self._layout.compressed(user, archive)
-        self._forget_other_form(user, archive)
+        self.forget_other_form(user, archive)
         if not self._conversations.is_compressed(user, archive):
             with must_exist(user, archive):
                 self._move(self._layout.conversation(user, archive), current, user)
@@ -75,7 +75,7 @@ class Archives:
 
     def rename(self, user: str, archive: str, name: str) -> None:
         """Gives an archive another name, in whichever form it is; raises NotFound, AlreadyExists, OSError."""
-        self._forget_other_form(user, archive)
+        self.forget_other_form(user, archive)
         form = (
             self._layout.compressed if self._conversations.is_compressed(user, archive) else self._layout.conversation
         )
@@ -121,7 +121,7 @@ class Archives:
             os.fsync(descriptor)
             # Read back, for the plain one will be gone.
             with gzipped.GzipReader(path, lambda _: None) as reader:
-                if not _are_same(reader, plain) and plain.stat().size == stat.size:
+                if not are_same(reader, plain) and plain.stat().size == stat.size:
                     raise OSError(f"{path}: what was compressed does not read back as it was")
             yield Compressed(plain, path, token, size)
 
@@ -135,7 +135,7 @@ class Archives:
         except FileNotFoundError:
             # Restored, renamed, or compressed by another server.
             return 0
-        self._forget_other_form(user, archive)
+        self.forget_other_form(user, archive)
         os.utime(made.path, ns=(stat.mtime_ns, stat.mtime_ns))
         try:
             files.rename_new(made.path, self._layout.compressed(user, archive))
@@ -161,10 +161,10 @@ class Archives:
             kept = [entry.path for entry in entries if entry.name.startswith(".") and entry.name.endswith(NUMBER)]
             full = {path for path in kept if os.stat(path).st_size}
             # One that no archive knows may hold all there is of something: somebody took the other form away.
-            for path in full and full & self._numbers(user):
+            for path in full and full & self.numbers(user):
                 _empty(path)
 
-    def _numbers(self, user: str) -> set[str]:
+    def numbers(self, user: str) -> set[str]:
         """The files that keep the numbers of compressed archives."""
         found = set()
         for archive in self._conversations.archives(user):
@@ -173,15 +173,48 @@ class Archives:
                     found.add(self._layout.number(user, reader.token))
         return found
 
-    def _forget_other_form(self, user: str, archive: str) -> None:
+    def forget_other_form(self, user: str, archive: str) -> None:
         """Takes the compressed form away where the plain one is there with the same bytes: somebody was killed."""
         with suppress(FileNotFoundError, gzipped.NotGzip):
             compressed = self._layout.compressed(user, archive)
-            plain = self._layout.conversation(user, archive)
-            with gzipped.GzipReader(compressed, lambda _: None) as reader, files.FileReader(plain) as other:
-                if not _are_same(other, reader):
-                    return
-            os.unlink(compressed)
+            if self.is_same_in_both(user, archive):
+                os.unlink(compressed)
+
+    def is_same_in_both(self, user: str, archive: str) -> bool:
+        """Whether both forms of an archive hold the same; raises NotGzip, OSError."""
+        plain = self._layout.conversation(user, archive)
+        compressed = self._layout.compressed(user, archive)
+        with gzipped.GzipReader(compressed, lambda _: None) as reader, files.FileReader(plain) as other:
+            return are_same(other, reader)
+
+    def rewrite(self, user: str, archive: str | None, data: bytes, mtime_ns: int) -> None:
+        """Puts a new plain file in the place of a conversation's, at one stroke and durable; raises OSError.
+
+        A new file, though it has another number: written over, the old one would tear whoever reads it, and hold half
+        of each after a power failure.
+        """
+        path = self._layout.conversation(user, archive)
+        if archive is None:
+            # What was kept of the old one.
+            with suppress(FileNotFoundError):
+                os.unlink(self._layout.sidecar(user))
+            if not data:
+                # An empty conversation is none.
+                os.unlink(path)
+                sync_directory(os.path.dirname(path))
+                return
+        files.replace_whole(path, data, mtime_ns=mtime_ns)
+        if archive is not None:
+            # The plain one counts from now on. Killed here, both are there, and differ: a check finds that.
+            compressed = self._layout.compressed(user, archive)
+            with suppress(FileNotFoundError, gzipped.NotGzip):
+                with gzipped.GzipReader(compressed, lambda _: None) as reader:
+                    token = reader.token
+                os.unlink(compressed)
+                if token is not None:
+                    os.unlink(self._layout.number(user, token))
+            sync_directory(os.path.dirname(path))
+            self.touch(user)
 
     @contextmanager
     def _written_back(self, user: str, reader: Opened) -> Iterator[str]:
@@ -217,7 +250,7 @@ def _fill(descriptor: int, reader: Opened, path: str) -> None:
     """Writes the bytes of an archive into a file, unless it has them still (somebody was reading), and its time."""
     stat = reader.stat()
     with files.FileReader(path) as there:
-        complete = there.stat().size == stat.size and _are_same(there, reader)
+        complete = there.stat().size == stat.size and are_same(there, reader)
     if not complete:
         os.ftruncate(descriptor, 0)
         offset = 0
@@ -230,7 +263,8 @@ def _fill(descriptor: int, reader: Opened, path: str) -> None:
     os.fsync(descriptor)
 
 
-def _are_same(one: Reader, other: Reader) -> bool:
+def are_same(one: Reader, other: Reader) -> bool:
+    """Whether two hold the same bytes; raises OSError."""
     if one.stat().size != other.stat().size:
         return False
     offset = 0
@@ -262,6 +296,18 @@ def _empty(path: str) -> None:
                 os.ftruncate(descriptor, 0)
             finally:
                 _release(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def is_in_use(path: str) -> bool:
+    """Whether a program has a file open, or nobody can tell; raises OSError."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        if not _lease(descriptor):
+            return True
+        _release(descriptor)
+        return False
     finally:
         os.close(descriptor)
 

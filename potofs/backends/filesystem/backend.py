@@ -17,6 +17,7 @@ from potofs.backends.base import (
     Backend,
     Capability,
     Fence,
+    Finding,
     Reader,
     Record,
     Scan,
@@ -28,6 +29,7 @@ from potofs.backends.base import (
 from potofs.backends.filesystem import files
 from potofs.backends.filesystem.accounts import Accounts
 from potofs.backends.filesystem.archives import Archives
+from potofs.backends.filesystem.checking import Checks
 from potofs.backends.filesystem.conversations import (
     Conversations,
     Opened,
@@ -42,7 +44,7 @@ from potofs.backends.filesystem.lock import UserLocks
 from potofs.backends.filesystem.running import Running
 from potofs.backends.filesystem.sync import GroupSync, sync_directory
 from potofs.config import FilesystemSettings, Where
-from potofs.errors import AlreadyExists, NotFound, Stale, WouldBlock
+from potofs.errors import AlreadyExists, NotFound, Stale, Unsupported, WouldBlock
 
 log = logging.getLogger(__name__)
 
@@ -81,6 +83,16 @@ class FilesystemBackend(Backend):
         self._running = Running(self._layout, self._index, self._syncs, cut_back=not self._settings.foreign_writers)
         self._accounts = Accounts(self._layout, self._conversations, scan, self._locks, self._running.contents)
         self._archives = Archives(self._layout, self._conversations, self._syncs, durable=self._durable)
+        self._checks = Checks(
+            self._layout,
+            self._conversations,
+            self._archives,
+            self._accounts,
+            self._index,
+            scan,
+            self._changing,
+            counts_all=not self._settings.foreign_writers,
+        )
         self.append_blocks = self._settings.fsync == "always"
         self.sync_on_close = self._settings.fsync == "close"
 
@@ -313,6 +325,23 @@ class FilesystemBackend(Backend):
         with must_be_there(self._layout):
             files.make_directories(self._layout.system, below=self._layout.root, durable=self._durable)
         files.append_line(self._layout.cleanup_log, line, durable=self._durable)
+
+    # Checking
+
+    def check(self, user: str | None, *, repair: bool) -> Iterator[Finding]:
+        return self._checks.place(repair) if user is None else self._checks.user(user, repair)
+
+    def rewrite(self, user: str, archive: str | None, seen: Stat, data: bytes) -> bool:
+        if self._settings.foreign_writers and (archive is None or not self._is_left_alone(user, archive)):
+            raise Unsupported("programs that take no lock may be appending: stop them, and leave out foreignWriters")
+        self.stat(user, archive)
+        with self._changing(user):
+            now = self.stat(user, archive)
+            if now[:2] != seen[:2]:
+                return False
+            self._archives.rewrite(user, archive, data, now.mtime_ns)
+            self._index.forget(user)
+            return True
 
     # The place
 

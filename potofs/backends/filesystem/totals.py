@@ -154,6 +154,10 @@ class _Sums(NamedTuple):
             )
         )
 
+    def may_be(self, counted: "_Sums") -> bool:
+        """Whether these are right if so much was counted; the times may be of what has gone since."""
+        return self[:6] == counted[:6] and self.first_ns <= counted.first_ns and self.last_ns >= counted.last_ns
+
 
 class Busy(Exception):
     """Somebody holds a shard for longer than counting takes."""
@@ -208,11 +212,12 @@ class TotalsFile:
             total = total.plus(Figures(*sums[2:]))
         return total.totals(sum(sums.users for sums in found))
 
-    def recount(self, users: Callable[[], Iterator[str]]) -> None:
-        """Makes the sums those of what was counted of each user, while changes go on.
+    def recount(self, users: Callable[[], Iterator[str]], *, write: bool = True) -> int:
+        """Makes the sums those of what was counted of each user, while changes go on; returns how many were wrong.
 
         Raises OSError, DeadlineExceeded.
         """
+        wrong = 0
         descriptor = self._open()
         try:
             left = set(range(_SHARDS))
@@ -233,9 +238,13 @@ class TotalsFile:
                                 found = self._counted(name)
                                 if found is not None:
                                     total = total.changed(None, found.all)._replace(added=sums.added)
-                            self._write(descriptor, shard, total, total, 0, b"")
+                            wrong += not sums.may_be(total)
+                            if write:
+                                self._write(descriptor, shard, total, total, 0, b"")
                             left.discard(shard)
-            self._add_place(descriptor)
+            if write:
+                self._add_place(descriptor)
+            return wrong
         finally:
             os.close(descriptor)
 

@@ -1,0 +1,283 @@
+"""What can be wrong in a root beside the records, found and mended: leftovers of processes that were killed, derived
+files that are not what the bytes say, and counts.
+
+Looked at without a lock, so that a check holds up nobody; what is found is looked at once more under the user's lock
+before it is mended. A file is never removed unless what it holds is elsewhere or can be derived: else it is moved into
+`rejected/` as it is.
+"""
+
+import os
+import re
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, suppress
+from typing import NamedTuple
+
+from potofs import names, times
+from potofs.backends.base import Finding, Reader, Scan, conversation_file
+from potofs.backends.filesystem import files, gzipped
+from potofs.backends.filesystem.accounts import Accounts
+from potofs.backends.filesystem.archives import Archives, are_same, is_in_use
+from potofs.backends.filesystem.conversations import Conversations
+from potofs.backends.filesystem.index import Index
+from potofs.backends.filesystem.layout import COMPRESSED, NUMBER, Layout
+from potofs.backends.filesystem.sidecar import Sidecar
+from potofs.backends.filesystem.sync import sync_directory
+from potofs.backends.filesystem.totals import NO_FIGURES, Figures, figures_of
+from potofs.errors import DeadlineExceeded, InvalidName, NameTooLong, NotFound
+
+# What `files.scratch` calls its files.
+_SCRATCH = re.compile(r"\.\d+\.[0-9a-f]{8}\.new")
+# How often a user is looked at again who is being written to.
+_TRIES = 5
+
+
+class _Fault(NamedTuple):
+    """Something found, and how it is mended (under the user's lock); None if it cannot be."""
+
+    place: str
+    what: str
+    mend: Callable[[], object] | None
+
+
+class Checks:
+    """The checks of one root; `changing` holds a user's lock to change something and counts it afterwards.
+
+    `counts_all`: nobody writes there who counts nothing.
+    """
+
+    def __init__(
+        self,
+        layout: Layout,
+        conversations: Conversations,
+        archives: Archives,
+        accounts: Accounts,
+        index: Index,
+        scan: Scan,
+        changing: Callable[[str], AbstractContextManager[object]],
+        *,
+        counts_all: bool,
+    ) -> None:
+        self._layout, self._conversations, self._archives = layout, conversations, archives
+        self._accounts, self._index, self._scan = accounts, index, scan
+        self._changing, self._counts_all = changing, counts_all
+
+    def user(self, user: str, repair: bool) -> Iterator[Finding]:
+        """What is wrong with a user; raises OSError, Fenced."""
+        # The later ones look at what the earlier ones have left.
+        for faults in (self._scratch, self._forms, self._numbers, self._sidecar, self._counts):
+            for fault in list(faults(user)):
+                repaired = repair and fault.mend is not None and self._mend(user, fault, faults)
+                yield Finding(user, fault.place, fault.what, repaired)
+
+    def place(self, repair: bool) -> Iterator[Finding]:
+        """What is wrong with what is not one user's; raises OSError, Fenced."""
+        for path in _scratch_files(self._layout.system):
+            if not is_in_use(path):
+                # The fence as somebody was about to set it, and did not come to say so.
+                if repair:
+                    os.unlink(path)
+                yield Finding(None, f"system/{os.path.basename(path)}", "left by a process that was killed", repair)
+        # A read-only root keeps no sums, and a new one has none yet.
+        if not os.path.exists(self._layout.totals) or not os.access(self._layout.totals, os.W_OK):
+            return
+        sums = self._accounts.sums
+        # Sums of before the machine's last start are made anew when somebody asks for them.
+        with suppress(DeadlineExceeded):
+            if sums.is_right() and (wrong := sums.recount(self._conversations.users, write=False)):
+                if repair:
+                    self._accounts.recount()
+                yield Finding(None, "system/totals", f"the sums of {wrong} of 256 shards are wrong", repair)
+
+    def _mend(self, user: str, fault: _Fault, faults: Callable[[str], Iterator[_Fault]]) -> bool:
+        """Whether a fault is gone."""
+        with self._changing(user):
+            again = [found for found in faults(user) if found[:2] == fault[:2]]
+            for found in again:
+                if found.mend is not None:
+                    found.mend()
+        return not any(found[:2] == fault[:2] for found in faults(user)) if again else True
+
+    # Leftovers
+
+    def _scratch(self, user: str) -> Iterator[_Fault]:
+        layout = self._layout
+        for folder in (layout.user(user), layout.dialogs(user), layout.archived(user), layout.rejected(user)):
+            for path in _scratch_files(folder):
+                with suppress(FileNotFoundError):
+                    if not is_in_use(path):
+                        yield self._leftover(user, path, "left by a process that was killed")
+
+    def _numbers(self, user: str) -> Iterator[_Fault]:
+        folder = self._layout.archived(user)
+        kept = [name for name in _names(folder) if name.startswith(".") and name.endswith(NUMBER)]
+        known = self._archives.numbers(user) if kept else set()
+        for name in kept:
+            path = f"{folder}/{name}"
+            if path not in known and os.path.isfile(path) and not is_in_use(path):
+                yield self._leftover(user, path, "keeps the number of no archive")
+
+    def _forms(self, user: str) -> Iterator[_Fault]:
+        for name in _names(self._layout.archived(user)):
+            if not name.endswith(COMPRESSED):
+                continue
+            with suppress(InvalidName, NameTooLong):
+                yield from self._both_forms(user, names.archive_name(name.removesuffix(COMPRESSED)))
+
+    def _both_forms(self, user: str, archive: str) -> Iterator[_Fault]:
+        place = conversation_file(archive) + COMPRESSED
+        path = self._layout.compressed(user, archive)
+        try:
+            if self._conversations.is_compressed(user, archive):
+                # Whether it can be read is seen when its records are looked at.
+                gzipped.GzipReader(path, lambda _: None).close()
+            elif self._archives.is_same_in_both(user, archive):
+                mend = lambda: self._archives.forget_other_form(user, archive)  # noqa: E731
+                yield _Fault(place, "the archive is there in both forms, plain and compressed", mend)
+            else:
+                what = "holds something else than the archive's plain form, which counts"
+                yield _Fault(place, what, lambda: self._move_aside(user, path))
+        except FileNotFoundError:
+            return
+        except gzipped.NotGzip:
+            yield _Fault(place, "is no gzip file, and so no archive", lambda: self._move_aside(user, path))
+        except OSError as error:
+            what = f"cannot be read ({error.strerror}), and the archive's plain form counts"
+            yield _Fault(place, what, lambda: self._move_aside(user, path))
+
+    def _leftover(self, user: str, path: str, what: str) -> _Fault:
+        place = os.path.relpath(path, self._layout.user(user)).removeprefix("dialogs/")
+        if self._is_elsewhere(user, path):
+            return _Fault(place, what, lambda: os.unlink(path))
+        return _Fault(place, f"{what}; holds what is nowhere else", lambda: self._move_aside(user, path))
+
+    def _is_elsewhere(self, user: str, path: str) -> bool:
+        """Whether another file of the user has all bytes of one."""
+        found = os.stat(path)
+        if not found.st_size or found.st_nlink > 1:
+            return True
+        with files.FileReader(path) as reader:
+            if any(self._has_same(reader, archive, user) for archive in self._conversations_of(user)):
+                return True
+            asides = (self._layout.set_aside(user, aside.name) for aside in self._conversations.set_asides(user))
+            for other in (self._layout.profile(user), *asides):
+                with suppress(FileNotFoundError), files.FileReader(other) as there:
+                    if are_same(there, reader):
+                        return True
+        with suppress(gzipped.NotGzip, OSError), gzipped.GzipReader(path, lambda _: None) as unpacked:
+            return any(self._has_same(unpacked, archive, user) for archive in self._conversations_of(user))
+        return False
+
+    def _has_same(self, reader: Reader, archive: str | None, user: str) -> bool:
+        with suppress(NotFound, OSError), self._conversations.open(user, archive) as there:
+            return are_same(there, reader)
+        return False
+
+    def _conversations_of(self, user: str) -> list[str | None]:
+        return [None, *(archive.name for archive in self._conversations.archives(user))]
+
+    def _move_aside(self, user: str, path: str) -> None:
+        """Moves a file as it is into `rejected/`."""
+        rejected = self._layout.rejected(user)
+        files.make_directories(rejected, below=self._layout.users, durable=True)
+        base = times.compact(time.time_ns())
+        while True:
+            name = names.first_free(base, lambda name: os.path.lexists(self._layout.set_aside(user, name)))
+            with suppress(FileExistsError):
+                files.rename_new(path, self._layout.set_aside(user, name))
+                break
+        sync_directory(rejected)
+        sync_directory(os.path.dirname(path))
+
+    # What is derived
+
+    def _sidecar(self, user: str) -> Iterator[_Fault]:
+        path, place = self._layout.sidecar(user), os.path.basename(self._layout.sidecar(user))
+        if (size := files.size(path)) < 0:
+            return
+
+        def drop() -> None:
+            os.unlink(path)
+            self._index.forget(user)
+
+        for _ in range(_TRIES):
+            known = {self._number_of(user, archive): archive for archive in self._conversations_of(user)}
+            found = next((number for number in known if number and (Sidecar(path).load(number))), None)
+            why = "knows of no conversation that is there" if found is None else self._misled(user, known[found], path)
+            if why is None:
+                return
+            if files.size(path) == size:
+                yield _Fault(place, why, drop)
+                return
+            size = files.size(path)
+
+    def _misled(self, user: str, archive: str | None, path: str) -> str | None:
+        """What a sidecar says that its conversation does not."""
+        with suppress(NotFound), self._conversations.open(user, archive) as reader:
+            sidecar = Sidecar(path)
+            loaded = sidecar.load(reader.stat().id)
+            if loaded is None:
+                return None
+            kept, given = loaded
+            data = reader.read(0, kept.covered)
+            marks = list(self._scan(data))
+            if len(data) < kept.covered or not data.endswith(kept.seen):
+                return "knows of bytes that are not there"
+            if {mark.fingerprint for mark in marks} != given or figures_of(marks) != kept[2:5]:
+                return "does not say what the conversation holds"
+            if not sidecar.is_whole:
+                return "has a part that is damaged or cut off"
+        return None
+
+    def _number_of(self, user: str, archive: str | None) -> int:
+        with suppress(NotFound, OSError):
+            return self._conversations.stat(user, archive).id
+        return 0
+
+    def _counts(self, user: str) -> Iterator[_Fault]:
+        def recount() -> None:
+            # `changing` does what is left.
+            self._accounts.count_anew(user)
+
+        for _ in range(_TRIES):
+            before = self._accounts.counted(user), self._accounts.state(user)
+            index = self._accounts.misled_by_index(user)
+            now = self._counted_now(user)
+            found, state = self._accounts.counted(user), self._accounts.state(user)
+            if before != (found, state):
+                continue
+            if index:
+                yield _Fault(os.path.basename(self._layout.archive_index(user)), index, recount)
+            if found is None:
+                if self._counts_all and state != (0, 0, files.changed(self._layout.archived(user))):
+                    yield _Fault(".lock", "the user was never counted", recount)
+            elif found[1:4] != state:
+                if self._counts_all:
+                    yield _Fault(".lock", "the user was not counted since something was changed", recount)
+            elif found[4:6] != now:
+                yield _Fault(".lock", "what was counted of the user is wrong", recount)
+            return
+
+    def _counted_now(self, user: str) -> tuple[Figures, Figures]:
+        """What there is to be counted: in the running conversation, in archives."""
+        current, archived = NO_FIGURES, NO_FIGURES
+        with suppress(NotFound), self._conversations.open(user, None) as reader:
+            data = reader.read_all()
+            count, first, last = figures_of(self._scan(data))
+            current = Figures(1, 0, count, len(data), first, last)
+        for archive in self._conversations.archives(user):
+            held = self._accounts.read(user, archive)
+            if held is not None:
+                archived = archived.plus(Figures(0, 1, held[0], archive.stored_size, *held[1:]))
+        return current, archived
+
+
+def _names(folder: str) -> list[str]:
+    try:
+        return sorted(os.listdir(folder))
+    except FileNotFoundError:
+        return []
+
+
+def _scratch_files(folder: str) -> list[str]:
+    return [f"{folder}/{name}" for name in _names(folder) if _SCRATCH.fullmatch(name)]

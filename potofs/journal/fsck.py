@@ -1,0 +1,103 @@
+"""Checking a journal, and mending it: nothing that was stored is dropped.
+
+The backend checks what it keeps beside the bytes; here, conversation by conversation, the records are looked at. What
+is no message is set aside (`rejected/`), in one piece for each conversation and before anything is taken away, and all
+around it stays byte for byte. Which bytes those are, and which records were only glued together, `mending` says.
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+
+from potofs.backends.base import Backend, Finding, Reader, conversation_file
+from potofs.errors import NotFound, PotofsError, Stale, Unsupported, reason
+from potofs.journal import mending, ranges
+from potofs.journal.reading import Damage
+
+# How often a conversation is read again that was appended to before it was mended.
+_TRIES = 10
+
+
+def check(
+    backend: Backend,
+    users: Iterable[str] | None = None,
+    *,
+    repair: bool = False,
+    on_user: Callable[[str], object] = lambda _: None,
+) -> Iterator[Finding]:
+    """What is wrong, user by user; then, unless only some `users` are asked for, with the journal as a whole.
+
+    `on_user` is told of each user that is done. Changes may go on meanwhile. Raises Fenced if it is to `repair` while
+    nothing may be changed, OSError.
+    """
+    if repair:
+        backend.fence().check()
+    for user in backend.users() if users is None else users:
+        yield from backend.check(user, repair=repair)
+        # The running one first: archived meanwhile, it is found under its name; the other way round it might be missed.
+        yield from _conversation(backend, user, None, repair)
+        for archive in backend.archives(user):
+            yield from _conversation(backend, user, archive.name, repair)
+        on_user(user)
+    if users is None:
+        yield from backend.check(None, repair=repair)
+
+
+def _conversation(backend: Backend, user: str, archive: str | None, repair: bool) -> Iterator[Finding]:
+    for last_try in (*[False] * (_TRIES - 1), True):
+        try:
+            with backend.open(user, archive) as reader:
+                damages = [
+                    (entry, _described(entry, reader.read(entry.offset, entry.length)))
+                    for entry in ranges.entries(reader)
+                    if isinstance(entry, Damage)
+                ]
+                why_not = _mend(backend, user, archive, reader) if damages and repair else ""
+        except NotFound:
+            return
+        except Stale:
+            continue  # Mended by somebody else just now.
+        except OSError as error:
+            yield Finding(user, conversation_file(archive), f"cannot be read: {reason(error)}")
+            return
+        if why_not is None and not last_try:
+            continue
+        if why_not is None:
+            why_not = "; not mended, for it is being appended to all the time: try again"
+        for damage, what in damages:
+            mended = repair and not why_not
+            yield Finding(user, conversation_file(archive), what + why_not, mended, damage.offset, damage.length)
+        return
+
+
+def _described(damage: Damage, data: bytes) -> str:
+    if count := mending.glued(data):
+        messages = "a message whose terminator is" if count == 1 else f"{count} messages whose terminators are"
+        return f"{damage.length} bytes with {messages} glued on to the last value: {damage.reason}"
+    if damage.torn:
+        return f"a torn tail of {damage.length} bytes: {damage.reason}"
+    return f"{damage.length} bytes that are no message: {damage.reason}"
+
+
+def _mend(backend: Backend, user: str, archive: str | None, reader: Reader) -> str | None:
+    """Mends a conversation and returns an empty text, or why that cannot be; None if it has changed meanwhile."""
+    seen = reader.stat()
+    data = reader.read(0, seen.size)
+    if len(data) < seen.size:
+        return None
+    mended = mending.mend(data)
+    if mended is None:
+        return "; not mended, for what is around it would not read as before"
+    name = backend.set_aside(user, mended.aside)
+    try:
+        if backend.rewrite(user, archive, seen, mended.data):
+            return ""
+    except NotFound:
+        pass
+    except Unsupported as error:
+        backend.remove_set_aside(user, name)
+        return f"; not mended: {error}"
+    except (PotofsError, OSError):
+        # Whether it was done may be unknown: what is there twice can be removed, what is gone cannot come back.
+        raise
+    # It is all still there.
+    backend.remove_set_aside(user, name)
+    return None
