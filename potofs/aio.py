@@ -149,6 +149,7 @@ class AsyncDialogueJournal:
 
     get_stats = _awaited(DialogueJournal.get_stats)
     cleanup = _awaited(DialogueJournal.cleanup)
+    fsck = _iterated(DialogueJournal.fsck)
 
     # Export and import
 

@@ -1,8 +1,4 @@
-"""The command `potofs`: its entry point, and how every command ends.
-
-Exit codes: 0 done; 1 refused or impossible, for a reason in one line on standard error; 2 the command line is wrong;
-130 interrupted by Ctrl-C.
-"""
+"""The command `potofs`: its entry point, and how every command ends."""
 
 import os
 import sys
@@ -10,10 +6,8 @@ import sys
 import click
 
 from potofs.cli.commands import potofs
+from potofs.cli.exits import FAILED, INTERRUPTED
 from potofs.errors import PotofsError, reason
-
-FAILED = 1
-INTERRUPTED = 130
 
 
 def main() -> None:

@@ -141,6 +141,26 @@ def users(where: Where) -> None:
             click.echo(user)
 
 
+@potofs.command()
+@click.argument("users", metavar="[USER]...", nargs=-1)
+@journal_options
+@click.option("--repair", is_flag=True, help="Mend what is wrong; what is no message goes to rejected/.")
+def fsck(users: tuple[str, ...], where: Where, repair: bool) -> None:
+    """Check the journal, or USERs of it, and print what is wrong, a line each; without --repair nothing is changed.
+
+    Ends with 0 if nothing is wrong, 3 if everything that was wrong is repaired, 4 if something is wrong. The journal
+    may be in use meanwhile.
+
+    \b
+      potofs fsck
+      potofs fsck mia --repair
+    """
+    from potofs.cli import checking
+
+    with open_journal(where, create=False) as journal:
+        sys.exit(checking.check(journal, users, repair))
+
+
 @potofs.command("import")
 @click.argument("file", type=click.Path())
 @journal_options

@@ -45,12 +45,16 @@ def _conversation(backend: Backend, user: str, archive: str | None, repair: bool
     for last_try in (*[False] * (_TRIES - 1), True):
         try:
             with backend.open(user, archive) as reader:
+                size = reader.stat().size
                 damages = [
                     (entry, _described(entry, reader.read(entry.offset, entry.length)))
                     for entry in ranges.entries(reader)
                     if isinstance(entry, Damage)
                 ]
-                why_not = _mend(backend, user, archive, reader) if damages and repair else ""
+                if damages and damages[-1][0].torn and reader.stat().size != size:
+                    why_not = None  # The end of what is just being appended is no damage, though it may look so.
+                else:
+                    why_not = _mend(backend, user, archive, reader) if damages and repair else ""
         except NotFound:
             return
         except Stale:
@@ -58,10 +62,10 @@ def _conversation(backend: Backend, user: str, archive: str | None, repair: bool
         except OSError as error:
             yield Finding(user, conversation_file(archive), f"cannot be read: {reason(error)}")
             return
-        if why_not is None and not last_try:
-            continue
         if why_not is None:
-            why_not = "; not mended, for it is being appended to all the time: try again"
+            if not last_try:
+                continue
+            why_not = "; it is being appended to all the time, so look again later"
         for damage, what in damages:
             mended = repair and not why_not
             yield Finding(user, conversation_file(archive), what + why_not, mended, damage.offset, damage.length)

@@ -47,9 +47,13 @@ class Accounts:
         self._layout, self._conversations, self._scan = layout, conversations, scan
         self._locks, self._contents_of = locks, contents_of
         self.sums = TotalsFile(layout)
+        # Users of whom nothing that was counted is believed.
+        self._anew: set[str] = set()
 
-    def count(self, user: str, lock: int, contents: Contents | None = None, *, anew: bool = False) -> None:
-        """Counts a user as far as that has changed, or all `anew`; `contents`: of the running conversation, if known."""
+    def count(self, user: str, lock: int, contents: Contents | None = None) -> None:
+        """Counts a user anew, as far as that has changed; `contents`: of the running conversation, if known."""
+        anew = user in self._anew
+        self._anew.discard(user)
         # What was done is done, and not undone because it cannot be counted: the next change counts it too.
         try:
             before = counted(lock)
@@ -120,19 +124,22 @@ class Accounts:
         """What a user's counts are of: id and size of the running conversation, and when archives came or went."""
         return *self._current(user), files.changed(self._layout.archived(user))
 
-    def forget(self, user: str, lock: int) -> None:
-        """Has everything of a user counted by the next `count`, whatever is noted of it."""
-        with suppress(FileNotFoundError):
-            os.unlink(self._layout.archive_index(user))
+    def count_anew(self, user: str) -> None:
+        """Has everything of a user, whose lock the caller holds, counted by the next `count`, whatever was before."""
+        self._anew.add(user)
 
     def misled_by_index(self, user: str) -> str:
         """What is wrong with what is noted of the archives; empty if nothing is."""
-        size = files.size(self._layout.archive_index(user))
-        known = self._known(user)
         archives = self._conversations.archives(user)
-        missing = [archive for archive in archives if archive.stat[:3] not in known]
-        if size >= 0 and (size % _ENTRY.size or any(True for _ in self._damaged(user))):
+        try:
+            with files.FileReader(self._layout.archive_index(user)) as reader:
+                data = reader.read_all()
+        except FileNotFoundError:
+            return "is missing" if archives else ""
+        known = _held(data)
+        if len(data) % _ENTRY.size or not all(map(_is_good, _entries(data))):
             return "has entries that are damaged or cut off"
+        missing = [archive for archive in archives if archive.stat[:3] not in known]
         if any(archive not in missing and known[archive.stat[:3]] != self.read(user, archive) for archive in archives):
             return "does not say what archives hold"
         if missing:
@@ -175,7 +182,7 @@ class Accounts:
             found = os.stat(self._layout.conversation(user, None))
         except FileNotFoundError:
             return 0, 0
-        return (found.st_ino, found.st_size) if found.st_size else (0, 0)
+        return (self._layout.number_of(found), found.st_size) if found.st_size else (0, 0)
 
     def _archives(self, user: str) -> Figures:
         known = self._known(user)
@@ -210,13 +217,9 @@ class Accounts:
             return figures_of(())
 
     def _known(self, user: str) -> dict[_Key, _Held]:
-        found: dict[_Key, _Held] = {}
         with suppress(FileNotFoundError), files.FileReader(self._layout.archive_index(user)) as reader:
-            for entry in _entries(reader.read_all()):
-                *numbers, check = _ENTRY.unpack(entry)
-                if check == zlib.crc32(entry[:-4]):
-                    found[numbers[0], numbers[1], numbers[2]] = numbers[3], numbers[4], numbers[5]
-        return found
+            return _held(reader.read_all())
+        return {}
 
     def _add(self, user: str, held: dict[_Key, _Held], *, anew: bool = False) -> None:
         path = self._layout.archive_index(user)
@@ -234,6 +237,18 @@ class Accounts:
             os.pwrite(descriptor, data, end - end % _ENTRY.size)
         finally:
             os.close(descriptor)
+
+
+def _held(data: bytes) -> dict[_Key, _Held]:
+    found: dict[_Key, _Held] = {}
+    for entry in filter(_is_good, _entries(data)):
+        *numbers, _ = _ENTRY.unpack(entry)
+        found[numbers[0], numbers[1], numbers[2]] = numbers[3], numbers[4], numbers[5]
+    return found
+
+
+def _is_good(entry: bytes) -> bool:
+    return entry[-4:] == struct.pack("<I", zlib.crc32(entry[:-4]))
 
 
 def _entries(data: bytes) -> Iterator[bytes]:

@@ -77,6 +77,7 @@ class FilesystemBackend(Backend):
             self._conversations.newest_archive,
             lambda user: files.changed(self._layout.archived(user)),
             self._layout.sidecar,
+            self._layout.number_of,
         )
         self._syncs = GroupSync()
         self._root: int | None = None

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from contextlib import suppress
 
 from potofs.backends.base import RECORD_END, Fingerprint, Mark, Reader, Record, Scan, seam
+from potofs.backends.filesystem.files import NumberOf
 from potofs.backends.filesystem.sidecar import Kept, Sidecar
 from potofs.backends.filesystem.totals import Figures, figures_of
 from potofs.errors import WouldBlock
@@ -146,8 +147,10 @@ class Index:
         open_newest_archive: Callable[[str], Reader | None],
         archives_changed: Callable[[str], int],
         sidecar_of: Callable[[str], str],
+        number_of: NumberOf,
     ) -> None:
         self._sidecar_of = sidecar_of
+        self._number_of = number_of
         self._scan = scan
         self._open_newest_archive = open_newest_archive
         self._archives_changed = archives_changed
@@ -158,7 +161,7 @@ class Index:
         """What the running conversation, opened as `descriptor`, holds now; raises WouldBlock before a long read."""
         known = self._known(user)
         found = os.fstat(descriptor)
-        conversation = found.st_ino
+        conversation = self._number_of(found)
         contents = known.current
         _refuse_long_read(user, found.st_size - (contents.covered if contents else 0), wait)
         if contents is None or contents.id != conversation or not contents.catch_up(descriptor):

@@ -48,6 +48,11 @@ class Sidecar:
         # How large it was when it was read or written here last; if it is not now, another server has written.
         self._size = -1
 
+    @property
+    def is_whole(self) -> bool:
+        """Whether everything in it was good when it was read last."""
+        return self._size >= 0
+
     def load(self, conversation: int) -> tuple[Kept, set[Fingerprint]] | None:
         """What is kept of a conversation, not yet compared with its bytes; None if nothing is. Raises OSError."""
         try:

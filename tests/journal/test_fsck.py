@@ -1,0 +1,281 @@
+"""Checking and mending conversations: everything damaged is found, set aside and gone, and all else stays as it is."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from potofs import Capability, ChatMessage, DialogueJournal, open_journal
+from potofs.backends.base import Backend, Fence, Finding, Stat
+from potofs.errors import Fenced, Unsupported
+from potofs.journal import reading, record
+from potofs.journal.reading import Damage
+
+
+def said(content: str, second: int) -> ChatMessage:
+    return ChatMessage("user", content, f"2024-01-15T10:30:{second:02}.000Z")
+
+
+BEFORE = [said("Hello", 1), said("two\nlines", 2)]
+AFTER = [said("later", 58), said("---", 59)]
+HEAD, TAIL = (b"".join(map(record.encode, messages)) for messages in (BEFORE, AFTER))
+
+#: `stringify(message) + '---\n'` of Bun ends a line and its terminator with nothing between.
+GLUED = b'role: user\ncontent: glued\ntimestamp: "2024-01-15T10:30:10.000Z"---\n'
+GLUED_TOO = b'role: assistant\ncontent: too\ntimestamp: "2024-01-15T10:30:11.000Z"---\n'
+
+
+class Case(NamedTuple):
+    """Bytes between whole records that are not all messages."""
+
+    damage: bytes
+    #: What of it is a message once it is mended.
+    mended: tuple[ChatMessage, ...] = ()
+
+
+CASES = {
+    "nonsense": Case(b"nonsense\n---\n"),
+    "no role": Case(b"content: a\n---\n"),
+    "a role that is none": Case(b"role: cat\ncontent: meow\n---\n"),
+    "broken YAML": Case(b'role: user\ncontent: "open\n---\n'),
+    "NUL bytes": Case(b"role: user\ncontent: a\n" + bytes(500) + b"\n---\n"),
+    "no UTF-8": Case(b"role: user\ncontent: \xff\xfe\n---\n"),
+    "line ends of Windows": Case(b"role: user\r\nsays: a\r\n---\r\n"),
+    "an alias": Case(b"role: user\ncontent: *all\n---\n"),
+    "glued on": Case(GLUED + b"---\n", (said("glued", 10),)),
+    "several glued on": Case(
+        GLUED + GLUED_TOO + b"---\n", (said("glued", 10), ChatMessage("assistant", "too", "2024-01-15T10:30:11.000Z"))
+    ),
+    "glued on to what is no message": Case(b"role: cat---\n" + GLUED + b"---\n", (said("glued", 10),)),
+}
+TORN = {
+    "half a record": Case(b"role: user\nconte"),
+    "a record without a time": Case(b"role: user\ncontent: a\n"),
+    "half a marker": Case(b"nonsense\n--"),
+    "a last message with its marker glued on": Case(GLUED, (said("glued", 10),)),
+}
+
+
+#: Stores bytes as a conversation, and returns the journal and which of its conversations it is.
+Put = Callable[[bytes], tuple[DialogueJournal, str | None]]
+
+
+@pytest.fixture(params=["filesystem", "archive", "compressed", "memory"])
+def put(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Put]:
+    """For a conversation that is running, an archive, or a compressed one."""
+    kind = request.param
+    with open_journal("memory:" if kind == "memory" else f"file://{tmp_path}/journal") as journal:
+
+        def put(data: bytes) -> tuple[DialogueJournal, str | None]:
+            if kind in {"filesystem", "memory"}:
+                journal.backend.put_current("mia", data, 5)
+                return journal, None
+            # So much that it gets smaller, and the damage stays where it is.
+            journal.backend.put_archive("mia", "old", data + record.encode(said("x" * 9999, 57)), 5)
+            if kind == "compressed":
+                assert journal.backend.compress("mia", "old") > 0
+            return journal, "old"
+
+        yield put
+
+
+def asides(journal: DialogueJournal) -> list[bytes]:
+    """What is in rejected/."""
+    found = []
+    for aside in sorted(journal.backend.set_asides("mia")):
+        with journal.backend.open_set_aside("mia", aside.name) as reader:
+            found.append(reader.read_all())
+    return found
+
+
+def messages(journal: DialogueJournal, archive: str | None) -> list[ChatMessage]:
+    """Those of a conversation without damage, the filler left out."""
+    found = []
+    for entry in journal.read_conversation("mia", archive):
+        assert isinstance(entry, ChatMessage)
+        found.append(entry)
+    return [message for message in found if len(message.content) < 9999]
+
+
+def is_mended(journal: DialogueJournal, archive: str | None, case: Case, *, after: bool) -> None:
+    """Asserts that damage behind HEAD is found, left alone, mended and gone."""
+    before = journal.read_bytes("mia", archive)
+    (found,) = journal.fsck()
+    place = "current.yaml" if archive is None else f"archived/{archive}.yaml"
+    assert found[:2] == ("mia", place)
+    assert not found.repaired
+    assert found.offset is not None
+    assert found.length is not None
+    damaged = before[found.offset : found.offset + found.length]
+    assert damaged.strip(b"-\r\n") in case.damage
+    assert found.offset >= len(HEAD)
+    assert journal.read_bytes("mia", archive) == before
+    assert asides(journal) == []
+
+    assert list(journal.fsck(["mia"], repair=True)) == [found._replace(repaired=True)]
+    assert asides(journal) == [damaged]
+    assert messages(journal, archive) == [*BEFORE, *case.mended, *(AFTER if after else [])]
+    mended = journal.read_bytes("mia", archive)
+    assert mended.startswith(HEAD)
+    assert TAIL in mended or not after
+    assert journal.backend.stat("mia", archive).mtime_ns == 5
+    assert list(journal.fsck()) == []
+
+
+@pytest.mark.parametrize("case", CASES.values(), ids=CASES)
+def test_what_is_no_message_is_found_set_aside_and_gone(put: Put, case: Case) -> None:
+    is_mended(*put(HEAD + case.damage + TAIL), case, after=True)
+
+
+@pytest.mark.parametrize("case", TORN.values(), ids=TORN)
+def test_a_torn_tail_is_found_set_aside_and_gone(tmp_path: Path, case: Case) -> None:
+    for url in ("memory:", f"file://{tmp_path}/journal"):
+        with open_journal(url) as journal:
+            journal.backend.put_current("mia", HEAD + case.damage, 5)
+            is_mended(journal, None, case, after=False)
+            journal.add_messages("mia", AFTER)
+            assert messages(journal, None) == [*BEFORE, *case.mended, *AFTER]
+
+
+def test_a_conversation_of_nothing_but_damage_is_none_any_more(tmp_path: Path) -> None:
+    with open_journal(f"file://{tmp_path}/journal") as journal:
+        journal.backend.put_current("mia", b"role: us", 5)
+        assert [found.repaired for found in journal.fsck(repair=True)] == [True]
+        assert journal.read_bytes("mia") == b""
+        assert asides(journal) == [b"role: us"]
+        assert list(journal.fsck()) == []
+
+
+@given(
+    st.lists(
+        st.one_of(
+            st.sampled_from([case.damage for case in (CASES | TORN).values()]),
+            st.integers(0, 59).map(lambda second: record.encode(said("word " * second, second))),
+            st.binary(max_size=12),
+            st.text("-\n\r:x {}'\"#.\ufeff", max_size=12).map(str.encode),
+        ),
+        max_size=8,
+    )
+)
+def test_whatever_the_bytes_are_all_messages_stay_and_nothing_is_dropped(pieces: list[bytes]) -> None:
+    data = b"".join(pieces)
+    before = [entry for entry in reading.read(data) if isinstance(entry, ChatMessage)]
+    damage = [entry for entry in reading.read(data) if isinstance(entry, Damage)]
+    with open_journal("memory:?maxConversationLength=0") as journal:
+        journal.backend.put_current("mia", data, 5)
+        findings = list(journal.fsck(repair=True))
+        assert [(found.offset, found.length) for found in findings] == [(one.offset, one.length) for one in damage]
+        if all(found.repaired for found in findings):
+            assert list(journal.fsck()) == []
+            after = iter(messages(journal, None))
+            assert all(message in after for message in before), "all that could be read can be, in its order"
+            taken = b"".join(data[one.offset : one.offset + one.length] for one in damage)
+            assert b"".join(asides(journal)) == taken
+        else:
+            assert journal.read_bytes("mia") == data
+            assert asides(journal) == []
+
+
+# In the middle of other things
+
+
+def test_the_end_of_what_is_just_being_appended_is_no_damage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with open_journal(f"file://{tmp_path}/journal?foreignWriters=true") as journal:
+        journal.add_messages("mia", BEFORE)
+        path = tmp_path / "journal/users/mia/dialogs/current.yaml"
+        with path.open("ab") as file:
+            file.write(b"role: user\ncon")
+        pieces = [b"tent: a\n", b"timestamp: 2024-01-15T10:30:09Z\n---\n"]
+        open_it = type(journal.backend).open
+
+        def slow(backend: Backend, user: str, archive: str | None = None) -> object:
+            reader = open_it(backend, user, archive)
+            read = reader.read
+
+            def late(offset: int, size: int) -> bytes:
+                data = read(offset, size)
+                if pieces:
+                    with path.open("ab") as file:
+                        file.write(pieces.pop(0))
+                return data
+
+            monkeypatch.setattr(reader, "read", late)
+            return reader
+
+        monkeypatch.setattr(type(journal.backend), "open", slow)
+        assert [found for found in journal.fsck() if "yaml" in found.place] == []
+        assert pieces == []
+
+
+def test_a_conversation_that_goes_on_is_looked_at_again_before_it_is_mended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with open_journal(f"file://{tmp_path}/journal") as journal:
+        journal.backend.put_current("mia", HEAD + b"nonsense\n---\n", 5)
+        rewrite = journal.backend.rewrite
+
+        def late(user: str, archive: str | None, seen: Stat, data: bytes) -> bool:
+            monkeypatch.undo()
+            journal.add_messages("mia", AFTER)
+            return rewrite(user, archive, seen, data)
+
+        monkeypatch.setattr(journal.backend, "rewrite", late)
+        assert [found.repaired for found in journal.fsck(repair=True)] == [True]
+        assert messages(journal, None) == [*BEFORE, *AFTER]
+        assert asides(journal) == [b"nonsense\n---\n"]
+
+
+def test_a_repair_that_is_cut_short_has_lost_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with open_journal(f"file://{tmp_path}/journal") as journal:
+        journal.backend.put_current("mia", HEAD + b"nonsense\n---\n", 5)
+
+        def cut(*_: object) -> bool:
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr(journal.backend, "rewrite", cut)
+        with pytest.raises(KeyboardInterrupt):
+            list(journal.fsck(repair=True))
+        monkeypatch.undo()
+        assert journal.read_bytes("mia") == HEAD + b"nonsense\n---\n"
+        assert [found.repaired for found in journal.fsck(repair=True)] == [True]
+        assert set(asides(journal)) == {b"nonsense\n---\n"}
+
+
+def test_where_nothing_may_be_changed_a_check_is_allowed_and_a_repair_is_not(tmp_path: Path) -> None:
+    with open_journal(f"file://{tmp_path}/journal") as journal:
+        journal.backend.put_current("mia", HEAD + b"nonsense\n---\n", 5)
+        journal.backend.set_fence(Fence("frozen", 1))
+        assert len(list(journal.fsck())) == 1
+        with pytest.raises(Fenced):
+            list(journal.fsck(repair=True))
+        assert asides(journal) == []
+
+
+def test_a_backend_that_cannot_mend_says_so_and_keeps_everything(monkeypatch: pytest.MonkeyPatch) -> None:
+    with open_journal("memory:") as journal:
+        journal.backend.put_current("mia", HEAD + b"nonsense\n---\n", 5)
+
+        def cannot(*_: object) -> bool:
+            raise Unsupported("this backend cannot mend a conversation")
+
+        monkeypatch.setattr(journal.backend, "rewrite", cannot)
+        (found,) = journal.fsck(repair=True)
+        assert not found.repaired
+        assert "not mended: this backend cannot" in found.what
+        assert journal.read_bytes("mia") == HEAD + b"nonsense\n---\n"
+        assert asides(journal) == []
+
+
+def test_whoever_asks_for_some_users_is_told_of_those_and_of_each_that_is_done(tmp_path: Path) -> None:
+    done: list[str] = []
+    with open_journal(f"file://{tmp_path}/journal") as journal:
+        for user in ("mia", "noah", "eve"):
+            journal.backend.put_current(user, b"nonsense\n---\n", 5)
+        found: list[Finding] = list(journal.fsck(["noah", "mia"], on_user=done.append))
+        assert [one.user for one in found] == done == ["noah", "mia"]
+        assert Capability.PERSISTENCE in journal.capabilities
+        assert len(list(journal.fsck(on_user=done.append))) == 3
+    assert sorted(done[2:]) == ["eve", "mia", "noah"]
