@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any
 
-from potofs.backends.base import Appended, Archived, Backend, Fence, Reader, Record, Stat, Totals, Usage, seam
+from potofs.backends.base import Appended, Archived, Backend, Fence, Finding, Reader, Record, Stat, Totals, Usage, seam
 from potofs.config import ArchivingSettings, Where
 from potofs.errors import AlreadyExists, NotFound, WouldBlock
 from potofs.journal import reading
@@ -292,6 +292,38 @@ class SetsAsideAsMessages(ShelfBackend):
     def totals(self) -> Totals:
         asides = sum(len(user.asides) for user in self.shelf.users.values())
         return super().totals()._replace(archives=super().totals().archives + asides)
+
+
+# Checking
+
+
+class FindsFaultsEverywhere(ShelfBackend):
+    def check(self, user: str | None, *, repair: bool) -> Iterator[Finding]:
+        yield Finding(user, "current.yaml", "something may be wrong")
+
+
+class RewritesNothing(ShelfBackend):
+    def rewrite(self, user: str, archive: str | None, seen: Stat, data: bytes) -> bool:
+        return True
+
+
+class RewritesWhateverIsThere(ShelfBackend):
+    def rewrite(self, user: str, archive: str | None, seen: Stat, data: bytes) -> bool:
+        return super().rewrite(user, archive, self.stat(user, archive), data)
+
+
+class RewritesToNothing(ShelfBackend):
+    def rewrite(self, user: str, archive: str | None, seen: Stat, data: bytes) -> bool:
+        return super().rewrite(user, archive, seen, data or b"\n")
+
+
+class RewritesBehindTheFence(ShelfBackend):
+    def rewrite(self, user: str, archive: str | None, seen: Stat, data: bytes) -> bool:
+        fence, self.shelf.fence = self.shelf.fence, Fence()
+        try:
+            return super().rewrite(user, archive, seen, data)
+        finally:
+            self.shelf.fence = fence
 
 
 # The log

@@ -230,6 +230,16 @@ class ShelfBackend(Backend):
             self.open_set_aside(user, name)
             del self.shelf.users[user].asides[name]
 
+    def rewrite(self, user: str, archive: str | None, seen: Stat, data: bytes) -> bool:
+        item = self.item(user, archive)
+        with self.changing(user) as found:
+            if item.stat()[:2] != seen[:2]:
+                return False
+            del found.items[archive]
+            if data or archive is not None:
+                self.put(found, archive, Item(data, self.scan(data), item.mtime_ns))
+            return True
+
     # The place
 
     def log_size(self) -> int:

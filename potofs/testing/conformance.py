@@ -2,6 +2,7 @@
 
 from potofs.testing.appending import Appending, AppendingAtOnce, Retrying
 from potofs.testing.archiving import Archiving, ArchivingByItself, Clearing, RetryingAfterArchiving
+from potofs.testing.checking import Checking, Rewriting
 from potofs.testing.compressing import Compressing
 from potofs.testing.fencing import Fencing, FencingArchives, FencingCompression
 from potofs.testing.model import Modelled
@@ -32,6 +33,8 @@ class BackendConformance(
     Fencing,
     FencingArchives,
     FencingCompression,
+    Checking,
+    Rewriting,
     Modelled,
 ):
     """All that a backend has to do; whoever derives a test class from it writes the fixture `open_backend`."""

@@ -68,6 +68,10 @@ class _Steps(RuleBasedStateMachine):
         self.others = servers[0].totals()
         self.archival = Capability.ARCHIVAL in self.capabilities
 
+    def teardown(self) -> None:
+        for user in self.users:
+            assert list(self.servers[0].check(user.name, repair=False)) == [], "nothing is wrong in the end"
+
     def newest(self, user: _User) -> list[Record]:
         """What the archive holds that was appended to last."""
         archives = self.servers[0].archives(user.name)
