@@ -1,0 +1,131 @@
+"""Writers killed with SIGKILL at random moments, and everything that was acknowledged is there, once.
+
+After each kill the journal is opened anew and takes an append; then a new writer goes on where the last was acknowledged,
+and so tries again what was under way. What was under way may be there or not, whole or as damage by itself: the
+beginning of one of its records, never anything else, and never in anything else.
+"""
+
+import random
+import time
+from pathlib import Path
+
+from potofs import DialogueJournal, open_journal
+from potofs.backends.base import RECORD_END
+from potofs.journal import admission
+from tests.soak import children, numbered, places, steady
+from tests.soak.report import Report
+
+THRESHOLD = 9
+# How long a writer lives at most, once it writes (seconds).
+_LIFE = 0.25
+# Kills of one user, before there is a new one: all that is there is looked at after each.
+_EACH = 10
+_WRITER, _PROBE = "w", "after a kill"
+
+
+class Victim:
+    """The writers of one user, one after the other."""
+
+    def __init__(self, report: Report, url: str, user: str) -> None:
+        self._report, self._url, self.user = report, url, user
+        self._acknowledged = 0
+        self._probes = 0
+        # The records that were under way when a writer was killed, in the order of the kills.
+        self._under_way: list[list[bytes]] = []
+        self.inside = self.between = self.recovered = self.torn = self.whole = self.records = 0
+
+    def kill(self, chance: random.Random) -> None:
+        """Starts a writer, kills it, and looks at what it leaves."""
+        notes = children.notes()
+        writer = steady.process(self._url, self.user, _WRITER, self._acknowledged, notes)
+        with children.running(writer):
+            children.wait_until(lambda: notes.begun, "the writer writes", writer)
+            # Any moment, those of the first append, which has all to find out, included.
+            time.sleep(chance.random() * _LIFE)
+            self._report.must(writer.is_alive(), "a writer failed", writer.exitcode)
+        self._report.must(not notes.refused, "a writer was refused something", notes.refused)
+        self._acknowledged = notes.done
+        in_flight = notes.begun - notes.done
+        self.inside += in_flight > 0
+        self.between += bool(notes.busy)
+        if in_flight:
+            messages = steady.messages(_WRITER, self._acknowledged)
+            self._under_way.append([admission.from_message(message).data for message in messages])
+        with open_journal(self._url) as journal:
+            self._probe(journal)
+            self.records = self.judge(journal, in_flight)
+
+    def judge(self, journal: DialogueJournal, in_flight: int) -> int:
+        """Looks at everything there is of the user; returns how many records there are."""
+        found = numbered.Found(journal, self.user)
+        found.judge(self._report, _WRITER, self._acknowledged, in_flight)
+        found.judge(self._report, _PROBE, self._probes)
+        found.judge_the_rest(self._report, {_WRITER: self._acknowledged + in_flight, _PROBE: self._probes})
+        there = sum((_WRITER, number) in found.places for number in range(self._acknowledged, self._acknowledged + 9))
+        self.whole += bool(in_flight) and there == in_flight
+        self.torn = len(found.damage)
+        self.recovered = found.messages
+        for archive, data in found.damage:
+            self._judge_damage(archive, data)
+        kills = len(self._under_way)
+        self._report.must(self.torn <= kills, "there is more damage than kills", f"{self.torn}, {kills} kills")
+        return found.messages
+
+    def _judge_damage(self, archive: str | None, data: bytes) -> None:
+        text = data.removesuffix(RECORD_END) if data.endswith(RECORD_END) else data
+        text = text.removesuffix(RECORD_END[1:])
+        beginnings = [record for records in self._under_way for record in records]
+        is_one = any(record.startswith((text, text + b"\n")) for record in beginnings)
+        self._report.must(is_one, "damage that is no beginning of what was under way", f"{archive} {data!r:.100}")
+
+    def _probe(self, journal: DialogueJournal) -> None:
+        journal.add_message(self.user, numbered.message(_PROBE, self._probes))
+        self._probes += 1
+
+    def finish(self) -> int:
+        """Lets a last writer go on and end; returns how many messages there are."""
+        notes = children.notes()
+        writer = steady.process(self._url, self.user, _WRITER, self._acknowledged, notes)
+        target = self._acknowledged + 3 * THRESHOLD
+        with children.running(writer):
+            children.wait_until(lambda: notes.done > target, "the last writer writes", writer)
+            steady.stopped(writer, notes)
+        self._acknowledged = notes.done
+        with open_journal(self._url) as journal:
+            self._probe(journal)
+            return self.judge(journal, 0)
+
+
+def run(backend: str, folder: Path, *, kills: int, fsync: str = "never") -> Report:
+    """Kills so many writers, and judges what they leave after each."""
+    report = Report(f"kills on {backend}, fsync={fsync}: {kills}")
+    url = places.url(backend, folder, archiveThreshold=THRESHOLD, fsync=fsync)
+    chance = random.Random(kills)
+    victims: list[Victim] = []
+    messages = 0
+    for number in range(kills):
+        if number % _EACH == 0:
+            messages += victims[-1].finish() if victims else 0
+            victims.append(Victim(report, url, f"user {number // _EACH}"))
+        victims[-1].kill(chance)
+    messages += victims[-1].finish()
+    inside, whole = sum(each.inside for each in victims), sum(each.whole for each in victims)
+    torn = sum(each.torn for each in victims)
+    with open_journal(url) as journal:
+        stats = journal.get_stats()
+        compressed = sum(
+            archive.stored_size < archive.stat.size for each in victims for archive in journal.backend.archives(each.user)
+        )
+    report.must(messages > 0, "nothing was recovered")
+    report.must(stats.total_messages == messages, "the statistics count other messages", f"{stats}, {messages}")
+    report.must(stats.total_archived_conversations > 0, "nothing was archived")
+    report.must(compressed > 0 or backend != "filesystem", "nothing was compressed")
+    report.must(inside >= kills * 3 // 10, "too few kills landed inside an append", f"{inside} of {kills}")
+    report.figure(
+        f"{kills} kills, {inside} inside an append ({whole} of these appends were stored all the same, {torn} left a "
+        f"torn record), {sum(each.between for each in victims)} while archiving or cleaning up"
+    )
+    report.figure(
+        f"{messages} messages recovered, in {stats.total_archived_conversations} archives ({compressed} compressed)"
+    )
+    return report
