@@ -70,7 +70,7 @@ class Notes(ctypes.Structure):
     done: int
     #: How many of its appends failed.
     refused: int
-    #: Whether it is at something else than an append: it archives, or cleans up.
+    #: Whether it archives.
     busy: int
     #: What it is told: any bits of STOP and FULL.
     told: int

@@ -1,6 +1,5 @@
 """Messages that carry their writer and number, so that each one can be told to be there, once, whole and in its place."""
 
-from collections import defaultdict
 from typing import NamedTuple
 
 from potofs import ChatMessage, DialogueJournal
@@ -31,7 +30,7 @@ class Found:
     """All that a user's conversations hold."""
 
     def __init__(self, journal: DialogueJournal, user: str) -> None:
-        self.places: dict[tuple[str, int], list[Place]] = defaultdict(list)
+        self.places: dict[tuple[str, int], list[Place]] = {}
         #: Damaged bytes, and the archive they are in.
         self.damage: list[tuple[str | None, bytes]] = []
         self.archives = [archive.name for archive in journal.backend.archives(user)]
@@ -58,7 +57,7 @@ class Found:
             if int(number) <= last.get(writer, -1):
                 self.strange.append(f"{archive} {position}: {writer} {number} after {last[writer]}")
             last[writer] = int(number)
-            self.places[writer, int(number)].append(Place(archive, position))
+            self.places.setdefault((writer, int(number)), []).append(Place(archive, position))
         self.messages += position
 
     def judge(self, report: Report, writer: str, acknowledged: int, in_flight: int = 0) -> None:
@@ -67,9 +66,9 @@ class Found:
         The `in_flight` ones after them, of which nobody knows, may be there once or not.
         """
         for number in range(acknowledged + in_flight):
-            times = len(self.places.get((writer, number), ()))
-            report.must(times > 0 or number >= acknowledged, "an acknowledged record is lost", f"{writer} {number}")
-            report.must(times < 2, "a record is doubled", f"{writer} {number} {self.places[writer, number]}")
+            there = self.places.get((writer, number), [])
+            report.must(bool(there) or number >= acknowledged, "an acknowledged record is lost", f"{writer} {number}")
+            report.must(len(there) < 2, "a record is doubled", f"{writer} {number} {there}")
 
     def judge_the_rest(self, report: Report, known: dict[str, int]) -> None:
         """Whether nothing else is there, and all is whole and in order; `known`: how many of each writer."""

@@ -1,21 +1,26 @@
 """A writer that goes on whatever happens to it or to what it writes to: killed, without room, without a server.
 
-It appends messages by itself and in batches, tries again what was refused, archives, and cleans up. One writer a user:
-so whatever it tries again is in the running conversation or the newest archive, and known there.
+It appends messages by themselves and in batches, tries again what was refused, archives, and in a thread beside that
+it compresses whatever it can. One writer a user: so whatever it tries again is in the running conversation or the newest
+archive, and known there.
 """
 
+import threading
 import time
-from collections.abc import Iterator
 from contextlib import suppress
 from multiprocessing.context import SpawnProcess
 
-from potofs import ChatMessage, CleanupOptions, open_journal
+from potofs import CleanupOptions, DialogueJournal, open_journal
+from potofs.backends.base import Record
 from potofs.errors import AlreadyExists, DeadlineExceeded, NotFound, Unreachable
+from potofs.journal import admission
 from tests.soak import children, numbered
 from tests.soak.children import Notes
 
 # How long it waits before it tries again (seconds).
 _PAUSE = 0.002
+# What a place may be in for a while.
+_TROUBLE = (OSError, DeadlineExceeded, Unreachable)
 _COMPRESS_EVERYTHING = CleanupOptions(max_age_hours=1e-9, max_inactive_hours=0)
 
 
@@ -24,10 +29,15 @@ def step(first: int) -> range:
     return range(first, first + (4 if first % 7 == 0 else 1))
 
 
-def messages(writer: str, first: int) -> list[ChatMessage]:
-    """The messages of a step; some are long, so that the kernel takes its time to write them."""
-    long = 9000 if first % 35 == 0 else None
-    return [numbered.message(writer, number, long) for number in step(first)]
+def is_long(first: int) -> bool:
+    """Whether a step is so long that the kernel takes its time to write it."""
+    return first % 35 == 0
+
+
+def records(writer: str, first: int) -> list[Record]:
+    """What is appended in a step."""
+    lines = 9000 if is_long(first) else None
+    return [admission.from_message(numbered.message(writer, number, lines)) for number in step(first)]
 
 
 def write(url: str, user: str, writer: str, first: int, notes: Notes, pretends: bool) -> None:
@@ -37,26 +47,38 @@ def write(url: str, user: str, writer: str, first: int, notes: Notes, pretends: 
         children.pretend_a_full_disk(notes)
     journal = open_journal(url)
     notes.done = first
+    cleaner = threading.Thread(target=_clean, args=(journal, notes))
+    cleaner.start()
     while not notes.told & children.STOP:
-        batch = messages(writer, first)
+        batch = records(writer, first)
         notes.begun = first + len(batch)
-        while True:
-            try:
-                journal.add_messages(user, batch)
-                break
-            except (OSError, DeadlineExceeded, Unreachable):
-                notes.refused += 1
-                time.sleep(_PAUSE)
+        _insist(journal, user, batch, notes)
         first += len(batch)
         notes.done = first
-        notes.busy = 1
-        with suppress(OSError, NotFound, AlreadyExists, DeadlineExceeded, Unreachable):
-            if first % 13 == 0:
+        if first % 13 == 0:
+            notes.busy = 1
+            with suppress(NotFound, AlreadyExists, *_TROUBLE):
                 journal.archive_conversation(user)
-            if first % 17 == 0:
-                journal.cleanup(_COMPRESS_EVERYTHING)
-        notes.busy = 0
+            notes.busy = 0
+    cleaner.join()
     journal.close()
+
+
+def _insist(journal: DialogueJournal, user: str, batch: list[Record], notes: Notes) -> None:
+    while True:
+        try:
+            journal.append(user, batch)
+            return
+        except _TROUBLE:
+            notes.refused += 1
+            time.sleep(_PAUSE)
+
+
+def _clean(journal: DialogueJournal, notes: Notes) -> None:
+    while not notes.told & children.STOP:
+        with suppress(*_TROUBLE):
+            journal.cleanup(_COMPRESS_EVERYTHING)
+        time.sleep(_PAUSE)
 
 
 def process(url: str, user: str, writer: str, first: int, notes: Notes, *, pretends: bool = False) -> SpawnProcess:
@@ -69,11 +91,3 @@ def stopped(process: SpawnProcess, notes: Notes) -> None:
     notes.told |= children.STOP
     process.join(children.PATIENCE)
     assert process.exitcode == 0, f"the writer ended with {process.exitcode}"
-
-
-def steps(acknowledged: int) -> Iterator[int]:
-    """The first numbers of all steps up to some number."""
-    first = 0
-    while first < acknowledged:
-        yield first
-        first = step(first).stop
