@@ -10,10 +10,12 @@ PACKAGE = Path(__file__).parents[1] / "potofs"
 
 #: From top to bottom: each may import what stands in its own row and below.
 LAYERS = (
+    {"testing"},
     {"cli", "__main__"},
     {"mount"},
     {"fuse"},
     {"tree"},
+    {"aio"},
     {"journal"},
     {"backends"},
     {"config", "names", "times"},
@@ -21,12 +23,17 @@ LAYERS = (
 )
 #: The libraries that only some layers know of.
 KEPT_TO = {
+    "anyio": {"aio"},
+    "asyncio": {"aio"},
+    "sniffio": {"aio"},
     "click": {"cli"},
     "pyfuse3": {"fuse", "mount"},
     "trio": {"fuse", "mount"},
     "yaml": {"journal"},
     "fcntl": {"backends", "mount"},
     "redis": {"backends"},
+    "hypothesis": {"testing"},
+    "pytest": {"testing"},
 }
 #: What may be known of backends above them: what one is, and how it is opened.
 ABSTRACT = {"potofs.backends.base", "potofs.backends.registry"}
@@ -95,9 +102,9 @@ def test_every_module_has_a_layer_and_says_what_it_is_for() -> None:
 
 
 def test_the_library_can_be_used_without_what_only_a_mount_needs() -> None:
-    """Neither the event loop nor the kernel's side is imported by a program that only keeps a journal."""
+    """Neither an event loop nor the kernel's side nor tests are imported by a program that only keeps a journal."""
     import subprocess
     import sys
 
-    code = "import sys, potofs; print(sorted({'trio', 'pyfuse3', 'click'} & set(sys.modules)))"
+    code = "import sys, potofs; print(sorted({'anyio', 'trio', 'pyfuse3', 'click', 'pytest'} & set(sys.modules)))"
     assert subprocess.check_output([sys.executable, "-c", code], text=True) == "[]\n"

@@ -185,6 +185,8 @@ class Backend(ABC):
     """
 
     capabilities: frozenset[Capability] = frozenset({Capability.PERSISTENCE, Capability.ARCHIVAL})
+    #: Whether everything waits for a network, reading too.
+    blocks: bool = False
     #: Whether `append` waits for a disk or a network even when no other writer is there.
     append_blocks: bool = True
     #: Whether whoever opened a conversation to append calls `sync` when done.
@@ -232,7 +234,8 @@ class Backend(ABC):
         """Adds records to the running conversation, all in one atomic append, or none.
 
         A record that may be a second try is left out if its fingerprint is in the running conversation or the newest
-        archive. Archives the conversation if it has reached the threshold after that.
+        archive (the one appended to last; of several the last by name). Archives the conversation if it has reached the
+        threshold after that.
         """
 
     @abstractmethod
@@ -290,7 +293,10 @@ class Backend(ABC):
 
     @abstractmethod
     def set_aside(self, user: str, data: bytes) -> str:
-        """Keeps bytes that were refused, and returns the name that they are kept under (a time)."""
+        """Keeps bytes that were refused, and returns the name that they are kept under (a time).
+
+        Also behind a fence that is not open: they are no part of a conversation, and would be lost.
+        """
 
     @abstractmethod
     def set_asides(self, user: str) -> list[Archived]:

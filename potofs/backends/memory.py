@@ -6,7 +6,7 @@ generation, with a number of its own: whoever has the old one open reads it as i
 
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import count
 
 from potofs import names, times
@@ -17,6 +17,7 @@ from potofs.backends.base import (
     Backend,
     Capability,
     Fence,
+    Fingerprint,
     Mark,
     Reader,
     Record,
@@ -46,26 +47,36 @@ class _Conversation:
         self.id = next(_numbers)
         self.data = bytearray(data)
         self.mtime_ns = self.ctime_ns = mtime_ns
-        #: What each message is known by, in order.
-        self.marks: list[Mark] = list(scan(data))
-        self.known = {mark.fingerprint for mark in self.marks}
+        self._look()
 
     def stat(self) -> Stat:
         return Stat(self.id, len(self.data), self.mtime_ns, self.ctime_ns)
 
     def append(self, records: Sequence[Record]) -> None:
         between = seam(bytes(self.data[-len(RECORD_END) :]))
-        self.data += between
-        for record in records:
-            self.data += record.data
+        self.data += between + b"".join([record.data for record in records])
         if between:
             # What stood there without an end has one now, and only the bytes can say what that makes of it.
-            self.marks = list(self._scan(bytes(self.data)))
-            self.known = {mark.fingerprint for mark in self.marks}
+            self._look()
         else:
-            self.marks += [record.mark for record in records]
-            self.known.update(record.mark.fingerprint for record in records)
+            self._count(record.mark for record in records)
         self.mtime_ns = self.ctime_ns = time.time_ns()
+
+    def _look(self) -> None:
+        """Counts what the bytes hold."""
+        self.messages = 0
+        #: What each message is known by.
+        self.known: set[Fingerprint] = set()
+        #: When the earliest and the latest of them was said; nothing if nobody can tell.
+        self.said: list[int] = []
+        self._count(self._scan(bytes(self.data)))
+
+    def _count(self, marks: Iterable[Mark]) -> None:
+        for mark in marks:
+            self.messages += 1
+            self.known.add(mark.fingerprint)
+            if mark.time_ns is not None:
+                self.said = [min([mark.time_ns, *self.said]), max([mark.time_ns, *self.said])]
 
     def newest(self, messages: int) -> bytes:
         """The bytes of the newest messages, at least so many of them."""
@@ -129,24 +140,21 @@ class MemoryBackend(Backend):
         return self._changed
 
     def has_user(self, user: str) -> bool:
-        names.encode(user)
-        return user in self._users
+        return self._found(user) is not None
 
     def create_user(self, user: str, profile: bytes) -> None:
-        names.encode(user)
         with self._lock:
             self._fence.check()
-            if user in self._users:
+            if self._found(user) is not None:
                 raise AlreadyExists(f"user {user!r} exists already")
-            self._users[user] = _User(profile)
-            self._changed = time.time_ns()
+            self._made(user).profile = profile
 
     def user_changed(self, user: str) -> int:
-        found = self._users.get(user)
+        found = self._found(user)
         return found.changed if found else 0
 
     def read_profile(self, user: str) -> bytes:
-        found = self._users.get(user)
+        found = self._found(user)
         return found.profile if found else b""
 
     # Conversations
@@ -188,8 +196,9 @@ class MemoryBackend(Backend):
             found = self._made(user)
             if found.current is not None:
                 raise AlreadyExists(f"user {user!r} has a running conversation already; nothing is replaced")
-            found.current = _Conversation(self._scan, data, mtime_ns)
-            found.changed = time.time_ns()
+            if data:
+                found.current = _Conversation(self._scan, data, mtime_ns)
+                found.changed = time.time_ns()
 
     def clear(self, user: str) -> None:
         with self._lock:
@@ -198,7 +207,11 @@ class MemoryBackend(Backend):
             self._users[user].current = None
             self._users[user].changed = time.time_ns()
 
-    # What could not become a message
+    def archives(self, user: str) -> list[Archived]:
+        self._found(user)
+        return []
+
+    # What could not become a message; no fence keeps anybody from setting it aside, or it would be lost
 
     def set_aside(self, user: str, data: bytes) -> str:
         with self._lock:
@@ -210,20 +223,20 @@ class MemoryBackend(Backend):
 
     def set_asides(self, user: str) -> list[Archived]:
         with self._lock:
-            found = self._users.get(user)
+            found = self._found(user)
             kept = found.set_aside if found else {}
             return [Archived(name, kept[name].stat(), len(kept[name].data)) for name in kept]
 
     def open_set_aside(self, user: str, name: str) -> Reader:
         with self._lock:
-            found = self._users.get(user)
+            found = self._found(user)
             if found is None or name not in found.set_aside:
                 raise NotFound(f"nothing of user {user!r} was set aside as {name!r}")
             return _Reader(found.set_aside[name])
 
     def remove_set_aside(self, user: str, name: str) -> None:
         with self._lock:
-            found = self._users.get(user)
+            found = self._found(user)
             if found is None or found.set_aside.pop(name, None) is None:
                 raise NotFound(f"nothing of user {user!r} was set aside as {name!r}")
             found.changed = time.time_ns()
@@ -237,12 +250,12 @@ class MemoryBackend(Backend):
     def totals(self) -> Totals:
         with self._lock:
             running = [user.current for user in self._users.values() if user.current is not None]
-            said = [mark.time_ns for current in running for mark in current.marks if mark.time_ns is not None]
+            said = [when for current in running for when in current.said]
             return Totals(
                 users=len(self._users),
                 conversations=len(running),
                 archives=0,
-                messages=sum(len(current.marks) for current in running),
+                messages=sum(current.messages for current in running),
                 bytes=sum(len(current.data) for current in running),
                 first_ns=min(said, default=None),
                 last_ns=max(said, default=None),
@@ -257,13 +270,19 @@ class MemoryBackend(Backend):
 
     # Inside; the caller holds the lock
 
+    def _found(self, user: str) -> _User | None:
+        names.encode(user)  # Nobody may look for what no user can be called.
+        return self._users.get(user)
+
     def _made(self, user: str) -> _User:
-        if user not in self._users:
-            self.create_user(user, b"")
-        return self._users[user]
+        found = self._found(user)
+        if found is None:
+            found = self._users[user] = _User(b"")
+            self._changed = time.time_ns()
+        return found
 
     def _conversation(self, user: str, archive: str | None) -> _Conversation:
-        found = self._users.get(user)
+        found = self._found(user)
         if archive is not None:
             raise NotFound(f"user {user!r} has no archive {archive!r}: this backend has no archival")
         if found is None or found.current is None:
@@ -272,6 +291,9 @@ class MemoryBackend(Backend):
 
     def _trim(self, user: _User, current: _Conversation) -> None:
         longest = self._settings.max_conversation_length
-        if 0 < longest < len(current.marks):
-            user.current = _Conversation(self._scan, current.newest(-(-longest * 3 // 4)), current.mtime_ns)
-            user.changed = time.time_ns()
+        if 0 < longest < current.messages:
+            kept = current.newest(-(-longest * 3 // 4))
+            # Nothing is forgotten where no message ends as records do: somebody else wrote them.
+            if len(kept) < len(current.data):
+                user.current = _Conversation(self._scan, kept, current.mtime_ns)
+                user.changed = time.time_ns()

@@ -21,6 +21,9 @@ _OURS = {
     **dict.fromkeys(sorted(REDIS_SCHEMES), ("potofs.backends.redis.backend", "RedisBackend")),
 }
 
+#: The URL schemes of our own backends.
+SCHEMES = tuple(_OURS)
+
 
 def open_backend(where: Where, scan: Scan) -> Backend:
     """The backend at a place; raises ConfigError for one that nobody offers."""

@@ -3,6 +3,7 @@
 import logging
 import os
 
+from potofs.cli.options import ENVIRONMENT_VARIABLE
 from potofs.config import Where
 from potofs.errors import DeadlineExceeded, PotofsError, reason
 from potofs.journal.journal import open_journal
@@ -18,8 +19,8 @@ def start(mountpoint: str, where: Where, log: str | None, nonempty: bool) -> Non
     """Leaves a daemon behind that serves the mount; raises PotofsError, OSError."""
     path = _checked(mountpoint, where, nonempty)
     log = os.path.abspath(log) if log else running.log_file(path)
-    arguments = ["mount", path, f"--backend={where.url}", f"--log={log}", *(["--nonempty"] if nonempty else [])]
-    starting.start(arguments, log)
+    arguments = ["mount", path, f"--log={log}", *(["--nonempty"] if nonempty else [])]
+    starting.start(arguments, log, {ENVIRONMENT_VARIABLE: where.url})
     if not mountpoints.wait_until_mounted(path, _ANSWER):
         raise MountError(f"{path} was mounted, but does not answer: see {log}")
 

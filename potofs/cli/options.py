@@ -8,6 +8,9 @@ import click
 from potofs import config
 from potofs.config import Where
 
+#: Says what --backend says, but to nobody who lists processes: a URL may have a password in it.
+ENVIRONMENT_VARIABLE = "POTOFS_BACKEND"
+
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 
@@ -17,7 +20,9 @@ def journal_options(command: Command) -> Command:
     def where(context: click.Context, parameter: click.Parameter, url: str | None) -> Where:
         root: str | None = context.params.pop("root", None)
         if url is not None and root is not None:
-            raise click.UsageError("--root and --backend both say where the journal is: give one of them")
+            if context.get_parameter_source("where") is click.core.ParameterSource.COMMANDLINE:
+                raise click.UsageError("--root and --backend both say where the journal is: give one of them")
+            url = None
         if root == "":
             raise click.UsageError("--root is empty: name a folder")
         return config.parse(url) if url is not None else config.root(root or config.DEFAULT_ROOT)
@@ -32,6 +37,7 @@ def journal_options(command: Command) -> Command:
         "--backend",
         "where",
         metavar="URL",
+        envvar=ENVIRONMENT_VARIABLE,
         callback=where,
         help="The journal's backend and its settings, such as file:///var/lib/poto?archiveThreshold=500.",
     )

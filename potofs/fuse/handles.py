@@ -77,8 +77,8 @@ class Handles:
         return handle
 
     def reading(self, inode: int) -> Reader | None:
-        """Somebody's reader of a conversation."""
-        for handle in self._handles.values():
+        """Somebody's reader of a conversation; may be asked for in any thread."""
+        for handle in list(self._handles.values()):
             if isinstance(handle, FileHandle) and handle.inode == inode and handle.reader is not None:
                 return handle.reader
         return None

@@ -11,19 +11,23 @@ import os
 import stat
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from typing import TypeVar
 
 import pyfuse3
 from pyfuse3 import EntryAttributes, FileHandleT, FileInfo, FileNameT, FlagT, InodeT, ModeT, RequestContext
 
-from potofs.backends.base import Reader
-from potofs.errors import AlreadyExists, InvalidMessage, NotFound, NotPermitted, PotofsError, Stale
+from potofs.errors import AlreadyExists, InvalidMessage, NotFound, NotPermitted, PotofsError
 from potofs.fuse.errnos import answered
+from potofs.fuse.finding import Finder
 from potofs.fuse.handles import DirectoryHandle, FileHandle, Handles
 from potofs.fuse.inodes import Inodes
 from potofs.fuse.workers import Workers
 from potofs.names import NAME_MAX
+from potofs.tree import nodes
 from potofs.tree.nodes import Kind, Node
 from potofs.tree.tree import Attributes, Entry, Tree
+
+Result = TypeVar("Result")
 
 log = logging.getLogger(__name__)
 
@@ -46,14 +50,14 @@ class Operations(pyfuse3.Operations):
         self._inodes = Inodes()
         self._handles = Handles()
         self._workers = Workers()
+        self._finder = Finder(tree, self._inodes, self._handles)
         self._uid, self._gid = os.getuid(), os.getgid()
 
     # Names and attributes
 
     @answered
     async def lookup(self, parent_inode: InodeT, name: FileNameT, ctx: RequestContext) -> EntryAttributes:
-        parent = self._inodes.node(parent_inode)
-        return self._told(await self._in_time(parent, name, lambda: self._tree.lookup(parent, os.fsdecode(name))))
+        return self._told(await self._looked_up(self._inodes.node(parent_inode), os.fsdecode(name)))
 
     async def forget(self, inode_list: Sequence[tuple[InodeT, int]]) -> None:
         for inode, times in inode_list:
@@ -85,13 +89,13 @@ class Operations(pyfuse3.Operations):
         ):
             raise NotPermitted(f"the owner of {node} is given")
         if fields.update_mtime:
-            self._tree.set_times(node, attr.st_mtime_ns)
+            await self._ask(node, lambda: self._tree.set_times(node, attr.st_mtime_ns))
             present = self._shown(node, await self._attributes(inode, node))
         return present
 
     @answered
     async def statfs(self, ctx: RequestContext) -> pyfuse3.StatvfsData:
-        usage = self._tree.usage()
+        usage = await self._ask(nodes.ROOT, self._tree.usage)
         answer = pyfuse3.StatvfsData()
         answer.f_bsize = answer.f_frsize = usage.block_size
         answer.f_blocks, answer.f_bfree, answer.f_bavail = usage.blocks, usage.blocks_free, usage.blocks_available
@@ -110,23 +114,19 @@ class Operations(pyfuse3.Operations):
         if handle.names is None or start_id == 0:
             handle.names = await self._workers.run(handle.node.user, lambda: self._tree.names(handle.node))
         for position in range(start_id, len(handle.names)):
-            name = os.fsencode(handle.names[position])
+            name = handle.names[position]
             try:
-                entry = await self._in_time(handle.node, name, functools.partial(self._entry, handle, position))
+                entry = await self._looked_up(handle.node, name)
             except NotFound:
                 continue  # Not there yet, or no more.
             except (PotofsError, OSError) as error:
                 # One that cannot be shown hides no other.
-                log.warning("%s has an entry %r that cannot be shown: %s", handle.node, handle.names[position], error)
+                log.warning("%s has an entry %r that cannot be shown: %s", handle.node, name, error)
                 continue
             attributes = self._shown(entry.node, entry.attributes)
-            if not pyfuse3.readdir_reply(token, FileNameT(name), attributes, position + 1):
+            if not pyfuse3.readdir_reply(token, FileNameT(os.fsencode(name)), attributes, position + 1):
                 break
             self._inodes.remember(entry.attributes.inode, entry.node)
-
-    def _entry(self, handle: DirectoryHandle, position: int) -> Entry:
-        assert handle.names is not None
-        return self._tree.lookup(handle.node, handle.names[position])
 
     @answered
     async def releasedir(self, fh: FileHandleT) -> None:
@@ -146,12 +146,14 @@ class Operations(pyfuse3.Operations):
         reader = appender = None
         if flags & os.O_ACCMODE != os.O_RDONLY:
             self._refuse_overwriting(node, flags)
-            node = self._to_append_to(inode, node, flags)
+            looked_up = node
+            node = await self._ask(node, lambda: self._finder.to_append_to(inode, looked_up, flags))
             appender = self._tree.appender(node)
         elif flags & os.O_TRUNC:
             self._refuse_overwriting(node, flags)
         if flags & os.O_ACCMODE != os.O_WRONLY:
-            reader = await self._reader(inode, node)
+            found = node
+            reader = await self._ask(node, lambda: self._finder.reader(inode, found))
         return self._opened(FileHandle(node, inode, reader, appender))
 
     @answered
@@ -160,7 +162,7 @@ class Operations(pyfuse3.Operations):
     ) -> tuple[FileInfo, EntryAttributes]:
         node = self._tree.to_create(self._inodes.node(parent_inode), os.fsdecode(name))
         self._refuse_overwriting(node, flags & ~os.O_TRUNC)
-        if flags & os.O_EXCL and self._is_there(node):
+        if flags & os.O_EXCL and await self._ask(node, lambda: self._finder.is_there(node)):
             raise AlreadyExists(f"{node} was begun by somebody else")
         # Nothing is stored before the first message: until then it has a number of its own.
         attributes = self._tree.unwritten(node)
@@ -172,10 +174,13 @@ class Operations(pyfuse3.Operations):
         handle = self._handles.get(fh, FileHandle)
         if handle.reader is None:
             try:
-                handle.reader = self._tree.open(handle.node)
+                handle.reader = await self._ask(handle.node, lambda: self._tree.open(handle.node))
             except NotFound:
                 return b""
-        return handle.reader.read(off, size)
+        reader = handle.reader
+        if self._tree.blocks:
+            return await self._workers.run(handle.node.user, lambda: reader.read(off, size))
+        return reader.read(off, size)
 
     @answered
     async def write(self, fh: FileHandleT, off: int, buf: bytes) -> int:
@@ -235,11 +240,13 @@ class Operations(pyfuse3.Operations):
         archive = await self._workers.run(parent.user, lambda: self._tree.rename(parent, old, new_parent, new))
         # It is done; should the archive have moved on already, its number is looked for when it is asked for.
         with suppress(NotFound):
-            self._inodes.moved(self._tree.attributes(archive).inode, archive)
+            attributes = await self._ask(archive, lambda: self._tree.attributes(archive))
+            self._inodes.moved(attributes.inode, archive)
 
     @answered
     async def unlink(self, parent_inode: InodeT, name: FileNameT, ctx: RequestContext) -> None:
-        self._tree.remove(self._inodes.node(parent_inode), os.fsdecode(name))
+        parent = self._inodes.node(parent_inode)
+        await self._ask(parent, lambda: self._tree.remove(parent, os.fsdecode(name)))
 
     rmdir = unlink
 
@@ -297,74 +304,19 @@ class Operations(pyfuse3.Operations):
             handle.is_dirty = True
             raise
 
-    async def _in_time(self, parent: Node, name: bytes, find: Callable[[], Entry]) -> Entry:
-        """An entry, found here or, where its attributes have to be reckoned, in a worker thread."""
-        if parent.kind is Kind.USER and name == b"metadata.yaml":
-            return await self._workers.run(parent.user, find)
-        return find()
+    async def _ask(self, node: Node, question: Callable[[], Result]) -> Result:
+        """Asks the tree something about a node: here where that is quick, else in a worker thread."""
+        if self._tree.blocks or node.kind is Kind.METADATA:
+            return await self._workers.run(node.user, question)
+        return question()
+
+    async def _looked_up(self, parent: Node, name: str) -> Entry:
+        # The figures in metadata.yaml have to be reckoned, so what is asked about is the entry.
+        about = Node(Kind.METADATA, parent.user) if name == "metadata.yaml" else parent
+        return await self._ask(about, lambda: self._tree.lookup(parent, name))
 
     async def _attributes(self, inode: InodeT, node: Node) -> Attributes:
-        """What is shown of an inode number, wherever its conversation is by now; raises Stale if it is nowhere."""
-        if node.kind is Kind.METADATA:
-            return await self._workers.run(node.user, lambda: self._tree.attributes(node))
-        unwritten = self._tree.unwritten(node) if node.kind is Kind.CURRENT else None
-        try:
-            attributes = self._tree.attributes(node)
-        except NotFound:
-            if unwritten is not None and unwritten.inode == inode:
-                return unwritten
-            attributes = None
-        if attributes is not None:
-            if attributes.inode == inode or node.kind not in {Kind.CURRENT, Kind.ARCHIVE}:
-                return attributes
-            if unwritten is not None and unwritten.inode == inode:
-                # Begun by now, and this handle was there before the conversation had its own number.
-                return attributes._replace(inode=inode)
-        reader = self._handles.reading(inode)
-        if reader is not None:
-            return self._tree.attributes_of(node, reader.stat())
-        moved = self._tree.relocated(node, inode)
-        self._inodes.moved(inode, moved.node)
-        return moved.attributes
-
-    async def _reader(self, inode: InodeT, node: Node) -> Reader | None:
-        if node.kind is Kind.METADATA:
-            return await self._workers.run(node.user, lambda: self._tree.open(node))
-        try:
-            reader = self._tree.open(node)
-        except NotFound:
-            if node.kind is Kind.CURRENT and self._tree.unwritten(node).inode == inode:
-                return None
-            raise Stale(f"{node} has moved") from None
-        if node.kind is Kind.CURRENT and reader.stat().id != inode and self._tree.unwritten(node).inode != inode:
-            reader.close()
-            raise Stale(f"{node} is another one now")
-        return reader
-
-    def _is_there(self, node: Node) -> bool:
-        try:
-            self._tree.attributes(node)
-        except NotFound:
-            return False
-        return True
-
-    def _to_append_to(self, inode: InodeT, node: Node, flags: FlagT) -> Node:
-        """What an append to a looked-up file goes to, whatever was archived since; raises Stale."""
-        if node.kind is Kind.ARCHIVE and self._inodes.may_mean_current(inode):
-            if self._inodes.may_mean_archive(inode):
-                raise Stale(f"{node} was the running conversation until now")
-            node = Node(Kind.CURRENT, node.user)
-        # Appends go to the user's running conversation, whichever that is by then. Not ESTALE: the kernel looks again
-        # only once, and where many write, that one may be archived by then, too.
-        if node.kind is Kind.CURRENT and flags & os.O_ACCMODE == os.O_RDWR:
-            self._refuse_stale(inode, node)
-        return node
-
-    def _refuse_stale(self, inode: InodeT, node: Node) -> None:
-        if inode != self._tree.unwritten(node).inode and not (
-            self._is_there(node) and self._tree.attributes(node).inode == inode
-        ):
-            raise Stale(f"{node} is another one now")
+        return await self._ask(node, lambda: self._finder.attributes(inode, node))
 
     @staticmethod
     def _refuse_overwriting(node: Node, flags: int) -> None:

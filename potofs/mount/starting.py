@@ -4,7 +4,7 @@ import os
 import select
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from potofs.mount.mountpoints import MountError
 
@@ -13,8 +13,10 @@ _READY = b"ready\n"
 _READY_WITHIN = 60.0
 
 
-def start(arguments: Sequence[str], log: str) -> None:
+def start(arguments: Sequence[str], log: str, environment: Mapping[str, str]) -> None:
     """Runs `potofs` with these arguments in the background, and returns once it says that it is ready.
+
+    `environment` is added to ours, for what not everybody may read.
 
     Its word comes through a pipe, whose descriptor it is given as the last argument. Raises MountError with what it
     said instead.
@@ -29,6 +31,7 @@ def start(arguments: Sequence[str], log: str) -> None:
                 stderr=output,
                 pass_fds=[write_end],
                 cwd="/",
+                env={**os.environ, **environment},
                 start_new_session=True,
             )
     finally:

@@ -11,7 +11,7 @@ from contextlib import suppress
 from hashlib import blake2b
 from typing import NamedTuple
 
-from potofs.backends.base import Reader, Stat, Usage
+from potofs.backends.base import Capability, Reader, Stat, Usage
 from potofs.errors import InvalidName, NotFound, NotPermitted, Stale
 from potofs.journal.appending import Appender
 from potofs.journal.journal import DialogueJournal
@@ -54,7 +54,7 @@ class Tree:
             Kind.USERS: self._of_users,
             Kind.USER: self._of_user,
             Kind.DIALOGS: self._of_user,
-            Kind.ARCHIVED: self._of_user,
+            Kind.ARCHIVED: self._of_archived,
             Kind.REJECTED: self._of_rejected,
             Kind.CURRENT: self._of_contents,
             Kind.ARCHIVE: self._of_contents,
@@ -133,6 +133,11 @@ class Tree:
                 raise IsADirectoryError(errno.EISDIR, "this is a directory", str(node))
 
     # What may be done
+
+    @property
+    def blocks(self) -> bool:
+        """Whether everything waits for a network."""
+        return self._backend.blocks
 
     @property
     def append_blocks(self) -> bool:
@@ -215,6 +220,11 @@ class Tree:
             raise NotFound(f"there is no user {node.user!r}")
         changed = self._backend.user_changed(node.user)
         return Attributes(_virtual_inode(node), node.kind.mode, 0, changed, changed)
+
+    def _of_archived(self, node: Node) -> Attributes:
+        if Capability.ARCHIVAL not in self._backend.capabilities:
+            raise NotFound(f"there are no archives of user {node.user!r}: the backend has no archival")
+        return self._of_user(node)
 
     def _of_rejected(self, node: Node) -> Attributes:
         if not self._backend.set_asides(node.user):

@@ -1,26 +1,34 @@
-"""What the tests of backends share: records, and how each backend is opened at a place."""
+"""What the tests of backends share: how each backend is opened at a place, and the records of the conformance suite."""
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
-from potofs.backends.base import RECORD_END, Backend, Record
+from potofs.backends.base import RECORD_END, Backend
 from potofs.backends.filesystem.backend import FilesystemBackend
+from potofs.backends.memory import MemoryBackend
 from potofs.backends.redis.backend import RedisBackend
 from potofs.config import Where
 from potofs.errors import NotFound
-from potofs.journal import admission, reading
-from potofs.journal.message import ChatMessage
+from potofs.journal import reading
+from potofs.testing.records import joined, names_of, record, records, said, stored
 from tests import redis_servers
+
+__all__ = ["joined", "names_of", "record", "records", "said", "stored"]
 
 #: Opens a backend at a place; settings by the configuration file's names.
 Opener = Callable[..., Backend]
 
-
 #: Backends that a test has opened; each holds its place, which cannot be unmounted before.
 _opened: list[Backend] = []
+
+
+def close_all() -> None:
+    """Closes every backend that a test has opened."""
+    while _opened:
+        _opened.pop().close()
 
 
 def open_filesystem(place: Path, **options: str) -> FilesystemBackend:
@@ -31,72 +39,48 @@ def open_filesystem(place: Path, **options: str) -> FilesystemBackend:
     return backend
 
 
-def close_all() -> None:
-    """Closes every backend that a test has opened."""
-    while _opened:
-        _opened.pop().close()
+def open_memory(_: Path, **options: str) -> MemoryBackend:
+    """One of its own each time: memory has no place."""
+    return MemoryBackend(Where("memory", "", options), reading.marks)
 
 
 def open_redis(place: Path, **options: str) -> RedisBackend:
     """On the shared server, under a prefix of its own."""
-    return open_redis_at("redis", redis_servers.shared().place, place, **options)
+    return _open_redis_at("redis", redis_servers.shared().place, place, **options)
 
 
-def open_redis_at(scheme: str, servers: str, place: Path, **options: str) -> RedisBackend:
-    """On other servers."""
+def open_cluster(place: Path, **options: str) -> RedisBackend:
+    """On the shared cluster of three masters."""
+    return _open_redis_at("redis+cluster", redis_servers.shared_cluster().place, place, **options)
+
+
+def open_watched(place: Path, **options: str) -> RedisBackend:
+    """On what the shared sentinel watches."""
+    return _open_redis_at("redis+sentinel", redis_servers.shared_watched().place, place, **options)
+
+
+def _open_redis_at(scheme: str, servers: str, place: Path, **options: str) -> RedisBackend:
     # Durability is theirs.
     options = {"keyPrefix": f"{place}:"} | {name: value for name, value in options.items() if name != "fsync"}
     backend = RedisBackend(Where(scheme, servers, options), reading.marks)
     backend.prepare(create=True)
+    _opened.append(backend)
     return backend
 
 
-#: Every backend that has to behave alike.
+#: Every backend of ours: each has to pass the conformance suite.
 OPENERS: dict[str, Callable[..., Backend]] = {
     "filesystem": open_filesystem,
+    "memory": open_memory,
     "redis": open_redis,
+    "redis+cluster": open_cluster,
+    "redis+sentinel": open_watched,
 }
 
 
 def opener(name: str, place: Path) -> Opener:
     """Opens a backend at one place, as often as it is called: each time another server's."""
     return partial(OPENERS[name], place)
-
-
-def record(content: str, *, retry: bool = True, time: str = "2024-01-15T10:30:00.000Z") -> Record:
-    """A user's message as a record; `retry`: its timestamp was given."""
-    return admission.from_message(ChatMessage("user", content, time))._replace(retry=retry)
-
-
-def records(first: int, stop: int) -> list[Record]:
-    """Messages `message <number>`, each with a time of its own."""
-    return [
-        record(f"message {number}", time=f"2024-01-15T{number // 3600:02d}:{number // 60 % 60:02d}:{number % 60:02d}Z")
-        for number in range(first, stop)
-    ]
-
-
-def joined(some: Sequence[Record]) -> bytes:
-    return b"".join(record.data for record in some)
-
-
-def stored(backend: Backend, user: str, archive: str | None = None) -> bytes:
-    """All bytes of a conversation."""
-    with backend.open(user, archive) as reader:
-        return reader.read_all()
-
-
-def said(data: bytes) -> list[str]:
-    """The contents of the messages in a conversation's bytes; no damage may be in it."""
-    found = list(reading.read(data))
-    assert all(isinstance(entry, ChatMessage) for entry in found), found
-    return [entry.content for entry in found if isinstance(entry, ChatMessage)]
-
-
-def names_of(backend: Backend, user: str) -> list[str]:
-    """The archives of a user, oldest first."""
-    archives = sorted(backend.archives(user), key=lambda archive: (archive.stat.mtime_ns, archive.name))
-    return [archive.name for archive in archives]
 
 
 def everything(backend: Backend, user: str) -> list[bytes]:

@@ -1,48 +1,18 @@
-"""A cluster of three masters, and what a sentinel watches: all that every backend does, and what if a master dies."""
+"""A cluster of three masters, and what a sentinel watches: what becomes of appends if a master dies."""
 
-import itertools
-from collections.abc import Callable, Iterator
-from functools import partial
 from pathlib import Path
 
-import pytest
-from hypothesis import HealthCheck, settings
-from hypothesis.stateful import run_state_machine_as_test
-
-from potofs.backends.base import Backend
 from potofs.backends.redis.backend import RedisBackend
 from potofs.backends.redis.keys import shard_of_user
 from potofs.config import Where
 from potofs.errors import DeadlineExceeded, Unreachable
 from potofs.journal import reading
-from tests import redis_servers
-from tests.backends.kit import open_redis_at, record, said, stored
-
-# The whole suite once more, with the fixture below in place of conftest's.
-from tests.backends.test_conformance import *  # noqa: F403
-from tests.backends.test_model import Model
+from tests.backends.kit import open_cluster, record, said, stored
 from tests.redis_servers import Cluster, Server, Watched, wait_until
 
-PLACES: dict[str, Callable[[], str]] = {
-    "redis+cluster": lambda: redis_servers.shared_cluster().place,
-    "redis+sentinel": lambda: redis_servers.shared_watched().place,
-}
 
-
-@pytest.fixture(params=sorted(PLACES))
-def opened(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Callable[..., Backend]]:
-    backends: list[Backend] = []
-
-    def opened(**options: str) -> Backend:
-        backends.append(open_redis_at(request.param, PLACES[request.param](), tmp_path, **options))
-        return backends[-1]
-
-    yield opened
-    for backend in backends:
-        backend.close()
-
-
-def test_users_of_all_masters_are_listed_and_counted(backend: Backend) -> None:
+def test_users_of_all_masters_are_listed_and_counted(tmp_path: Path) -> None:
+    backend = open_cluster(tmp_path)
     users = [f"user {number}" for number in range(200)]
     assert len({shard_of_user(user) for user in users}) > 100
     for user in users:
@@ -50,22 +20,6 @@ def test_users_of_all_masters_are_listed_and_counted(backend: Backend) -> None:
     assert sorted(backend.users()) == sorted(users)
     assert backend.totals()[:4] == (200, 200, 0, 200)
     assert backend.users_changed() >= backend.user_changed(users[0]) > 0
-
-
-@pytest.mark.parametrize("scheme", sorted(PLACES))
-def test_it_holds_what_the_model_holds_after_every_step(scheme: str, tmp_path: Path) -> None:
-    numbers = itertools.count()
-
-    class Here(Model):
-        def __init__(self) -> None:
-            super().__init__(partial(open_redis_at, scheme, PLACES[scheme](), tmp_path / str(next(numbers))))
-
-    run_state_machine_as_test(
-        Here,
-        settings=settings(
-            max_examples=20, stateful_step_count=25, deadline=None, suppress_health_check=list(HealthCheck)
-        ),
-    )
 
 
 def test_without_waiting_for_replicas_a_masters_death_loses_only_what_was_said_just_before_it(tmp_path: Path) -> None:

@@ -49,7 +49,7 @@ def test_an_unknown_backend_is_refused_naming_those_that_there_are() -> None:
 
 
 def test_an_unknown_backend_is_refused_naming_plug_ins_too(plug_in: str) -> None:
-    with pytest.raises(ConfigError, match=f"there is broken, file, {plug_in}"):
+    with pytest.raises(ConfigError, match=f"there is broken, file, memory, redis.*, {plug_in}"):
         opened("memcached://localhost")
 
 

@@ -64,6 +64,7 @@ class RedisBackend(Backend):
     """Conversations in the Redis at a place."""
 
     capabilities: frozenset[Capability] = frozenset({Capability.PERSISTENCE, Capability.ARCHIVAL})
+    blocks = True
     append_blocks = True
 
     def __init__(self, where: Where, scan: Scan) -> None:

@@ -1,0 +1,175 @@
+"""The same journal for async programs, on asyncio and on trio.
+
+    from potofs import ChatMessage, aio
+
+    async with await aio.open_journal("file:///var/lib/poto") as journal:
+        await journal.add_message("mia", ChatMessage("user", "Where is my parcel?"))
+        async for entry in journal.read_conversation("mia"):
+            print(entry)
+
+Every operation of `DialogueJournal` has its name and its parameters here and runs in a worker thread: what returns a
+value there is awaited here, and what returns an iterator there is iterated with `async for` (by whoever may leave early
+inside `async with contextlib.aclosing(…)`, as with any async generator). At most `THREADS` operations of one journal
+are under way at a time, the others wait their turn.
+
+Cancelling (by a scope of trio or anyio, by asyncio's timeouts or by `Task.cancel`) keeps an operation from beginning.
+One that has begun is finished, and its caller waits for that: whenever an await has come back, with a value or with an
+exception, nothing of it goes on behind it. How long that can take the backend's own deadlines say.
+"""
+
+import asyncio
+from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator
+from functools import partial, wraps
+from itertools import islice
+from typing import Any, Concatenate, Final, ParamSpec, Self, TypeVar
+
+import anyio
+import anyio.to_thread
+import sniffio
+
+from potofs.backends.base import Capability
+from potofs.config import Where
+from potofs.journal import journal as synchronous
+from potofs.journal.journal import DialogueJournal
+
+#: Worker threads of one journal, and so operations of it under way at a time.
+THREADS: Final = 16
+
+# What an iterator is asked for at a time: a hop to a thread costs as much as some hundred short messages.
+_AT_ONCE = 256
+
+Parameters = ParamSpec("Parameters")
+Result = TypeVar("Result")
+
+
+def _awaited(
+    operation: Callable[Concatenate[DialogueJournal, Parameters], Result],
+) -> "Callable[Concatenate[AsyncDialogueJournal, Parameters], Coroutine[Any, Any, Result]]":
+    """An operation of the journal, to be awaited."""
+
+    @wraps(operation)
+    async def run(self: "AsyncDialogueJournal", /, *args: Parameters.args, **kwargs: Parameters.kwargs) -> Result:
+        return await self._workers.run(partial(operation, self._journal, *args, **kwargs))
+
+    return run
+
+
+def _iterated(
+    operation: Callable[Concatenate[DialogueJournal, Parameters], Iterator[Result]],
+) -> "Callable[Concatenate[AsyncDialogueJournal, Parameters], AsyncGenerator[Result]]":
+    """An operation that returns an iterator, to be iterated with `async for`; some hundred results are read ahead."""
+
+    @wraps(operation)
+    async def run(
+        self: "AsyncDialogueJournal", /, *args: Parameters.args, **kwargs: Parameters.kwargs
+    ) -> AsyncGenerator[Result]:
+        results = await self._workers.run(partial(operation, self._journal, *args, **kwargs))
+        while batch := await self._workers.run(lambda: list(islice(results, _AT_ONCE))):
+            for result in batch:
+                yield result
+
+    return run
+
+
+class _Workers:
+    """The worker threads of one journal."""
+
+    def __init__(self) -> None:
+        self._turns = anyio.CapacityLimiter(THREADS)
+        # Whoever has a turn finds a thread free: only the wait for a turn may be cancelled.
+        self._threads = anyio.CapacityLimiter(THREADS)
+
+    async def run(self, function: Callable[[], Result]) -> Result:
+        """Runs a function in a worker thread, to its end once it has begun; raises what it raises."""
+        async with self._turns:
+            run = self._run_on_asyncio if sniffio.current_async_library() == "asyncio" else self._run
+            with anyio.CancelScope(shield=True):
+                result = await run(function)
+        return result
+
+    async def _run(self, function: Callable[[], Result]) -> Result:
+        return await anyio.to_thread.run_sync(function, limiter=self._threads)
+
+    async def _run_on_asyncio(self, function: Callable[[], Result]) -> Result:
+        # No scope keeps off what asyncio itself cancels (its timeouts, Task.cancel), and the thread would go on alone.
+        task = asyncio.create_task(self._run(function))
+        cancelled: asyncio.CancelledError | None = None
+        while not task.done():
+            try:
+                await asyncio.wait([task])
+            except asyncio.CancelledError as error:
+                cancelled = error
+        if cancelled is not None:
+            raise cancelled from (None if task.cancelled() else task.exception())
+        return task.result()
+
+
+class AsyncDialogueJournal:
+    """A journal on one backend, for one event loop. Close it in the end, or use it as an async context manager.
+
+    What an operation does, returns and raises, `DialogueJournal` says. Iterables that are given to it are read in the
+    worker thread. Its `appender` has no counterpart: it keeps what one handle has written, and belongs to one thread.
+    """
+
+    def __init__(self, journal: DialogueJournal) -> None:
+        self._journal = journal
+        self._workers = _Workers()
+
+    @property
+    def capabilities(self) -> frozenset[Capability]:
+        """What this backend can do of what not every backend can."""
+        return self._journal.capabilities
+
+    # Users
+
+    users = _iterated(DialogueJournal.users)
+    create_user = _awaited(DialogueJournal.create_user)
+    must_have_user = _awaited(DialogueJournal.must_have_user)
+    ensure_user = _awaited(DialogueJournal.ensure_user)
+    user_metadata = _awaited(DialogueJournal.user_metadata)
+
+    # Conversations
+
+    get_conversation = _awaited(DialogueJournal.get_conversation)
+    read_conversation = _iterated(DialogueJournal.read_conversation)
+    read_bytes = _awaited(DialogueJournal.read_bytes)
+    add_message = _awaited(DialogueJournal.add_message)
+    add_messages = _awaited(DialogueJournal.add_messages)
+    append = _awaited(DialogueJournal.append)
+    append_pieces = _awaited(DialogueJournal.append_pieces)
+    clear_conversation = _awaited(DialogueJournal.clear_conversation)
+
+    # Archives
+
+    archive_conversation = _awaited(DialogueJournal.archive_conversation)
+    get_archived_conversations = _awaited(DialogueJournal.get_archived_conversations)
+    restore_conversation = _awaited(DialogueJournal.restore_conversation)
+
+    # Figures and upkeep
+
+    get_stats = _awaited(DialogueJournal.get_stats)
+    cleanup = _awaited(DialogueJournal.cleanup)
+
+    # Export and import
+
+    export_conversation = _awaited(DialogueJournal.export_conversation)
+    export_pieces = _iterated(DialogueJournal.export_pieces)
+    import_conversation = _awaited(DialogueJournal.import_conversation)
+    import_pieces = _awaited(DialogueJournal.import_pieces)
+
+    close = _awaited(DialogueJournal.close)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        with anyio.CancelScope(shield=True):
+            await self.close()
+
+
+async def open_journal(where: str | Where, *, create: bool = True) -> AsyncDialogueJournal:
+    """The journal at a URL such as file:///var/lib/poto, made if it is not there and `create` is not False.
+
+    Raises ConfigError for a place or setting that cannot be, NotFound, OSError.
+    """
+    return AsyncDialogueJournal(await _Workers().run(partial(synchronous.open_journal, where, create=create)))

@@ -1,0 +1,300 @@
+"""The journal of async programs, on asyncio and on trio: the same operations, none of them half done."""
+
+import asyncio
+import inspect
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import aclosing
+from pathlib import Path
+from typing import Any, get_type_hints
+
+import anyio
+import anyio.lowlevel
+import pytest
+
+from potofs import ChatMessage, DialogueJournal, aio
+from potofs import open_journal as open_synchronously
+from potofs.errors import InvalidMessage, NotFound
+
+HELLO = ChatMessage("user", "hello", "2024-01-15T10:30:00.000Z")
+
+#: What the journal of async programs does not have, and why.
+WITHOUT_COUNTERPART = {"appender": "it belongs to one thread"}
+
+OPERATIONS = sorted(
+    name
+    for name, member in inspect.getmembers(DialogueJournal, inspect.isfunction)
+    if not name.startswith("_") and name not in WITHOUT_COUNTERPART
+)
+
+both = pytest.mark.anyio
+
+
+@pytest.fixture(params=["asyncio", "trio"])
+def anyio_backend(request: pytest.FixtureRequest) -> str:
+    """The event loop of a test."""
+    loop: str = request.param
+    return loop
+
+
+@pytest.fixture
+def url(tmp_path: Path) -> str:
+    return f"file://{tmp_path}/journal"
+
+
+class Gate:
+    """An operation of a journal that begins and then waits to be let through."""
+
+    def __init__(self, journal: aio.AsyncDialogueJournal, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.begun = threading.Semaphore(0)
+        self.open = threading.Event()
+        self.under_way = self.most = 0
+        self._lock = threading.Lock()
+        self._append = journal._journal.backend.append
+        monkeypatch.setattr(journal._journal.backend, "append", self.append)
+
+    def append(self, *args: Any, **kwargs: Any) -> Any:
+        with self._lock:
+            self.under_way += 1
+            self.most = max(self.most, self.under_way)
+        self.begun.release()
+        assert self.open.wait(30)
+        try:
+            return self._append(*args, **kwargs)
+        finally:
+            with self._lock:
+                self.under_way -= 1
+
+    async def has_begun(self) -> None:
+        """Waits until one more is under way."""
+        assert await anyio.to_thread.run_sync(self.begun.acquire, True, 30)
+
+
+@pytest.fixture
+def gated(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[aio.AsyncDialogueJournal], Gate]]:
+    gates: list[Gate] = []
+
+    def gated(journal: aio.AsyncDialogueJournal) -> Gate:
+        gates.append(Gate(journal, monkeypatch))
+        return gates[-1]
+
+    yield gated
+    for gate in gates:
+        gate.open.set()
+
+
+# The same operations
+
+
+@pytest.mark.parametrize("name", OPERATIONS)
+def test_every_operation_of_the_journal_is_there_with_its_parameters(name: str) -> None:
+    operation, counterpart = getattr(DialogueJournal, name), getattr(aio.AsyncDialogueJournal, name, None)
+    assert counterpart is not None, f"aio.AsyncDialogueJournal lacks a line: {name} = _awaited(DialogueJournal.{name})"
+    # Not by its signature alone, which two operations may share.
+    assert inspect.unwrap(counterpart) is operation
+    assert inspect.signature(counterpart) == inspect.signature(operation)
+    assert inspect.getdoc(counterpart) == inspect.getdoc(operation)
+    is_iterator = getattr(get_type_hints(operation)["return"], "__origin__", None) is Iterator
+    assert inspect.isasyncgenfunction(counterpart) == is_iterator
+    assert inspect.iscoroutinefunction(counterpart) != is_iterator
+
+
+def test_it_has_no_operation_of_its_own() -> None:
+    public = {name for name in vars(aio.AsyncDialogueJournal) if not name.startswith("_")}
+    assert public == {*OPERATIONS, "capabilities"}
+
+
+def test_what_has_no_counterpart_is_an_operation_still() -> None:
+    assert all(callable(getattr(DialogueJournal, name)) for name in WITHOUT_COUNTERPART)
+
+
+@both
+async def test_what_one_journal_stores_the_other_reads(url: str) -> None:
+    async with await aio.open_journal(url) as journal:
+        await journal.create_user("mia")
+        await journal.add_message("mia", HELLO)
+        await journal.add_messages("mia", [ChatMessage("assistant", "good day", HELLO.timestamp), HELLO])
+        assert [message.content for message in await journal.get_conversation("mia")] == ["hello", "good day"]
+        assert [user async for user in journal.users()] == ["mia"]
+        name = await journal.archive_conversation("mia", "refund")
+        assert name == "refund"
+        assert [entry async for entry in journal.read_conversation("mia", archive=name)] == [
+            HELLO,
+            ChatMessage("assistant", "good day", HELLO.timestamp),
+        ]
+    with open_synchronously(url) as same:
+        assert next(same.read_conversation("mia", "refund")) == HELLO
+
+
+@both
+async def test_what_an_operation_raises_its_caller_gets(url: str) -> None:
+    with pytest.raises(NotFound):
+        await aio.open_journal(url, create=False)
+    async with await aio.open_journal(url) as journal:
+        with pytest.raises(NotFound, match="nobody"):
+            await journal.must_have_user("nobody")
+        with pytest.raises(InvalidMessage):
+            await journal.append_pieces("mia", iter([b"role: king\n---\n"]))
+        with pytest.raises(NotFound):
+            [entry async for entry in journal.read_conversation("mia", "nothing")]
+        with pytest.raises(TypeError, match="unexpected keyword"):
+            await journal.must_have_user(name="mia")  # type: ignore[call-arg]
+
+
+@both
+async def test_a_long_conversation_is_iterated_whole_and_can_be_left(url: str) -> None:
+    messages = [ChatMessage("user", f"message {number}") for number in range(700)]
+    async with await aio.open_journal(f"{url}?archiveThreshold=0") as journal:
+        await journal.add_messages("mia", messages)
+        found = [entry async for entry in journal.read_conversation("mia")]
+        assert [entry.content for entry in found if isinstance(entry, ChatMessage)] == [
+            message.content for message in messages
+        ]
+        async with aclosing(journal.read_conversation("mia")) as entries:
+            async for entry in entries:
+                assert entry == found[0]
+                break
+
+
+# At once
+
+
+@both
+async def test_the_event_loop_goes_on_while_an_operation_waits(
+    url: str, gated: Callable[[aio.AsyncDialogueJournal], Gate]
+) -> None:
+    async with await aio.open_journal(url) as journal:
+        gate = gated(journal)
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(journal.add_message, "mia", HELLO)
+            await gate.has_begun()
+            assert await journal.get_conversation("mia") == []
+            gate.open.set()
+        assert await journal.get_conversation("mia") == [HELLO]
+
+
+@both
+async def test_so_many_operations_are_under_way_at_a_time_and_the_others_wait_their_turn(
+    url: str, gated: Callable[[aio.AsyncDialogueJournal], Gate]
+) -> None:
+    users = [f"user {number}" for number in range(aio.THREADS + 8)]
+    async with await aio.open_journal(url) as journal:
+        gate = gated(journal)
+        async with anyio.create_task_group() as tasks:
+            for user in users:
+                tasks.start_soon(journal.add_message, user, HELLO)
+            for _ in range(aio.THREADS):
+                await gate.has_begun()
+            await anyio.wait_all_tasks_blocked()
+            assert gate.under_way == aio.THREADS
+            gate.open.set()
+        assert gate.most == aio.THREADS
+        assert sorted([user async for user in journal.users()]) == sorted(users)
+
+
+# Cancelling
+
+
+@both
+async def test_an_operation_that_has_begun_is_finished_although_its_scope_is_cancelled(
+    url: str, gated: Callable[[aio.AsyncDialogueJournal], Gate]
+) -> None:
+    async with await aio.open_journal(url) as journal:
+        gate = gated(journal)
+        ended: list[int] = []
+
+        async def add() -> None:
+            try:
+                await journal.add_message("mia", HELLO)
+            finally:
+                ended.append(gate.under_way)
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(add)
+            await gate.has_begun()
+            tasks.cancel_scope.cancel()
+            with anyio.CancelScope(shield=True):
+                await anyio.wait_all_tasks_blocked()
+                assert ended == [], "its caller waits"
+                gate.open.set()
+        assert ended == [0]
+        assert await journal.get_conversation("mia") == [HELLO]
+
+
+@both
+async def test_an_operation_that_waits_for_its_turn_is_not_begun_when_it_is_cancelled(
+    url: str, gated: Callable[[aio.AsyncDialogueJournal], Gate]
+) -> None:
+    async with await aio.open_journal(url) as journal:
+        gate = gated(journal)
+        async with anyio.create_task_group() as tasks:
+            for number in range(aio.THREADS):
+                tasks.start_soon(journal.add_message, f"user {number}", HELLO)
+                await gate.has_begun()
+            async with anyio.create_task_group() as others:
+                others.start_soon(journal.add_message, "mia", HELLO)
+                await anyio.wait_all_tasks_blocked()
+                others.cancel_scope.cancel()
+            gate.open.set()
+        assert await journal.get_conversation("mia") == []
+        assert "mia" not in [user async for user in journal.users()]
+
+
+@both
+async def test_it_is_closed_although_its_block_was_cancelled(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    closed: list[str] = []
+    with anyio.CancelScope() as scope:
+        async with await aio.open_journal(url) as journal:
+            monkeypatch.setattr(journal._journal.backend, "close", lambda: closed.append("backend"))
+            scope.cancel()
+            await anyio.lowlevel.checkpoint()
+    assert scope.cancelled_caught
+    assert closed == ["backend"]
+
+
+async def _cancelled(journal: aio.AsyncDialogueJournal, gate: Gate) -> None:
+    task = asyncio.create_task(journal.add_message("mia", HELLO))
+    await gate.has_begun()
+    for _ in range(3):
+        task.cancel()
+        await anyio.wait_all_tasks_blocked()
+        assert not task.done(), "its caller waits"
+    gate.open.set()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+
+async def _timed_out(journal: aio.AsyncDialogueJournal, gate: Gate) -> None:
+    async def add_in_time() -> None:
+        async with asyncio.timeout(None) as timeout:
+            task = asyncio.create_task(expire(timeout))
+            try:
+                await journal.add_message("mia", HELLO)
+            finally:
+                await task
+
+    async def expire(timeout: asyncio.Timeout) -> None:
+        await gate.has_begun()
+        loop = asyncio.get_running_loop()
+        timeout.reschedule(loop.time())
+        # Its turn comes after the timeout's, which has an earlier time.
+        loop.call_later(0.01, gate.open.set)
+
+    with pytest.raises(TimeoutError):
+        await add_in_time()
+
+
+@pytest.mark.parametrize("way", [_cancelled, _timed_out])
+def test_what_asyncio_itself_cancels_is_finished_too(
+    url: str,
+    gated: Callable[[aio.AsyncDialogueJournal], Gate],
+    way: Callable[[aio.AsyncDialogueJournal, Gate], Any],
+) -> None:
+    async def main() -> None:
+        async with await aio.open_journal(url) as journal:
+            gate = gated(journal)
+            await way(journal, gate)
+            assert gate.under_way == 0
+            assert await journal.get_conversation("mia") == [HELLO]
+
+    asyncio.run(main())
