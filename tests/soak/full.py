@@ -68,18 +68,21 @@ def run(folder: Path, *, seconds: float, real: bool | None = None) -> Report:
     real = os.geteuid() == 0 if real is None else real
     report = Report(f"full disk, {'a small file system' if real else 'pretended'}: {seconds:g} s")
     deadline = time.monotonic() + seconds
-    fillings = messages = disks = 0
+    fillings = messages = disks = refused = 0
     while not disks or time.monotonic() < deadline:
         disks += 1
         with (_real if real else _pretended)(folder / f"disk {disks}") as disk:
-            times, stored = _use(report, disk, deadline, real)
-            fillings, messages = fillings + times, messages + stored
-    report.figure(f"full {fillings} times, on {disks} disks one after the other; {messages} messages, all there once")
+            times, stored, refusals = _use(report, disk, deadline, real)
+            fillings, messages, refused = fillings + times, messages + stored, refused + refusals
+    report.figure("disks, one after the other", disks)
+    report.figure("times that a disk was full", fillings)
+    report.figure("appends refused, and given again", refused)
+    report.figure("messages in the end", messages)
     return report
 
 
-def _use(report: Report, disk: Disk, deadline: float, real: bool) -> tuple[int, int]:
-    """Fills one disk until it is half full of messages; returns how often, and how many messages there are."""
+def _use(report: Report, disk: Disk, deadline: float, real: bool) -> tuple[int, int, int]:
+    """Fills one disk until it is half full of messages; how often, how many messages are there, how many refusals."""
     url = places.url("filesystem", disk.place, archiveThreshold=THRESHOLD, fsync="never")
     notes = children.notes()
     writer = steady.process(url, _USER, _WRITER, 0, notes, pretends=not real)
@@ -108,7 +111,7 @@ def _use(report: Report, disk: Disk, deadline: float, real: bool) -> tuple[int, 
     report.must(stats.total_archived_conversations == len(found.archives), "the statistics count other archives", stats)
     scratch = [path.name for path in disk.place.rglob("*.new")]
     report.must(not scratch, "unfinished files stayed", scratch)
-    return times, found.messages
+    return times, found.messages, notes.refused
 
 
 def _used(place: Path) -> int:

@@ -21,6 +21,8 @@ _LIFE = 0.2
 _LONG = 0.0015
 # Kills of one user, before there is a new one: all that is there is looked at after each.
 _EACH = 10
+# How many times more kills than asked for there are at most, until one leaves something.
+_PATIENCE = 4
 _WRITER, _PROBE = "w", "after a kill"
 
 
@@ -34,6 +36,11 @@ class Victim:
         # The records that were under way when a writer was killed, in the order of the kills.
         self._under_way: list[list[bytes]] = []
         self.inside = self.between = self.recovered = self.torn = self.whole = self.records = 0
+
+    @property
+    def left(self) -> int:
+        """How many of the appends that were under way left something: all of theirs, or a torn record."""
+        return self.whole + self.torn
 
     def kill(self, chance: random.Random) -> None:
         """Starts a writer, kills it, and looks at what it leaves."""
@@ -71,17 +78,10 @@ class Victim:
         self.torn = len(found.damage)
         self.recovered = found.messages
         for archive, data in found.damage:
-            self._judge_damage(archive, data)
+            judge_damage(self._report, archive, data, self._under_way)
         kills = len(self._under_way)
         self._report.must(self.torn <= kills, "there is more damage than kills", f"{self.torn}, {kills} kills")
         return found.messages
-
-    def _judge_damage(self, archive: str | None, data: bytes) -> None:
-        text = data.removesuffix(RECORD_END) if data.endswith(RECORD_END) else data
-        text = text.removesuffix(RECORD_END[1:])
-        beginnings = [record for records in self._under_way for record in records]
-        is_one = any(record.startswith((text, text + b"\n")) for record in beginnings)
-        self._report.must(is_one, "damage that is no beginning of what was under way", f"{archive} {data!r:.100}")
 
     def _probe(self, journal: DialogueJournal) -> None:
         journal.add_message(self.user, numbered.message(_PROBE, self._probes))
@@ -101,36 +101,44 @@ class Victim:
             return self.judge(journal, 0)
 
 
+def judge_damage(report: Report, archive: str | None, data: bytes, under_way: list[list[bytes]]) -> None:
+    """Whether damaged bytes are the beginning of a record that was under way when its writer was killed."""
+    text = data.removesuffix(RECORD_END) if data.endswith(RECORD_END) else data
+    text = text.removesuffix(RECORD_END[1:])
+    is_one = any(record.startswith((text, text + b"\n")) for records in under_way for record in records)
+    report.must(is_one, "damage that is no beginning of what was under way", f"{archive} {data!r:.100}")
+
+
 def run(backend: str, folder: Path, *, kills: int, fsync: str = "never") -> Report:
-    """Kills so many writers, and judges what they leave after each."""
-    report = Report(f"kills on {backend}, fsync={fsync}: {kills}")
+    """Kills so many writers, and judges what they leave after each; more of them if none has left anything yet."""
+    report = Report(f"kills on {backend}{f', fsync={fsync}' if backend == 'filesystem' else ''}: {kills}")
     url = places.url(backend, folder, archiveThreshold=THRESHOLD, fsync=fsync)
     chance = random.Random(kills)
     victims: list[Victim] = []
-    messages = 0
-    for number in range(kills):
-        if number % _EACH == 0:
+    messages = done = 0
+    while done < kills or (done < _PATIENCE * kills and not any(each.left for each in victims)):
+        if done % _EACH == 0:
             messages += victims[-1].finish() if victims else 0
-            victims.append(Victim(report, url, f"user {number // _EACH}"))
+            victims.append(Victim(report, url, f"user {done // _EACH}"))
         victims[-1].kill(chance)
+        done += 1
     messages += victims[-1].finish()
     inside, whole = sum(each.inside for each in victims), sum(each.whole for each in victims)
-    torn = sum(each.torn for each in victims)
     with open_journal(url) as journal:
         stats = journal.get_stats()
         compressed = sum(
             archive.stored_size < archive.stat.size for each in victims for archive in journal.backend.archives(each.user)
         )
-    report.must(messages > 0, "nothing was recovered")
+    report.must(messages > 0 and any(each.left for each in victims), "nothing was recovered")
     report.must(stats.total_messages == messages, "the statistics count other messages", f"{stats}, {messages}")
     report.must(stats.total_archived_conversations > 0, "nothing was archived")
     report.must(compressed > 0 or backend != "filesystem", "nothing was compressed")
-    report.must(inside >= kills * 3 // 10, "too few kills landed inside an append", f"{inside} of {kills}")
-    report.figure(
-        f"{kills} kills, {inside} inside an append ({whole} of these appends were stored all the same, {torn} left a "
-        f"torn record), {sum(each.between for each in victims)} while archiving"
-    )
-    report.figure(
-        f"{messages} messages recovered, in {stats.total_archived_conversations} archives ({compressed} compressed)"
-    )
+    report.must(inside >= done * 3 // 10, "too few kills landed inside an append", f"{inside} of {done}")
+    report.figure("kills", done)
+    report.figure("of them inside an append", inside)
+    report.figure("such appends that were stored all the same", whole)
+    report.figure("such appends that left a torn record", sum(each.torn for each in victims))
+    report.figure("kills while archiving", sum(each.between for each in victims))
+    report.figure("messages in the end", messages)
+    report.figure("archives", f"{stats.total_archived_conversations}, {compressed} compressed")
     return report

@@ -23,7 +23,7 @@ from potofs.errors import AlreadyExists, NotFound
 from potofs.journal import admission
 from potofs.journal.reading import Damage
 from tests.soak import children, numbered, places
-from tests.soak.report import Report
+from tests.soak.report import Report, counted
 
 THRESHOLD = 20
 USERS = 3
@@ -200,8 +200,10 @@ def _judge(report: Report, journal: DialogueJournal, accounts: list[Account]) ->
     for kind in ("append", "batch", "read", "archive", "restore", "clean"):
         report.must(done[kind] > 0, "something was never done", kind)
     report.must(made["threshold"] > 0, "no threshold was ever reached")
-    report.figure(f"{records} records in {conversations} conversations, {archives} of them archives; {dict(done)}")
-    report.figure(f"archives: {dict(made)} = {sum(made.values())}")
+    report.figure("records acknowledged, each there once", records)
+    report.figure("conversations", f"{conversations}, {archives} of them archives")
+    report.figure("operations", counted(done))
+    report.figure("archives made, less restored", counted(made))
 
 
 def _judge_record(report: Report, found: numbered.Found, key: tuple[str, int], append: Append) -> None:

@@ -60,14 +60,21 @@ class Found:
             self.places.setdefault((writer, int(number)), []).append(Place(archive, position))
         self.messages += position
 
-    def judge(self, report: Report, writer: str, acknowledged: int, in_flight: int = 0) -> None:
-        """Whether messages 0 up to `acknowledged` of a writer are there once.
+    def lost(self, writer: str, acknowledged: int) -> list[int]:
+        """Which of messages 0 up to `acknowledged` of a writer are not there."""
+        return [number for number in range(acknowledged) if (writer, number) not in self.places]
+
+    def judge(
+        self, report: Report, writer: str, acknowledged: int, in_flight: int = 0, *, may_lose: bool = False
+    ) -> None:
+        """Whether messages 0 up to `acknowledged` of a writer are there once; or at most once if it `may_lose` some.
 
         The `in_flight` ones after them, of which nobody knows, may be there once or not.
         """
+        for number in () if may_lose else self.lost(writer, acknowledged):
+            report.violated("an acknowledged record is lost", f"{writer} {number}")
         for number in range(acknowledged + in_flight):
             there = self.places.get((writer, number), [])
-            report.must(bool(there) or number >= acknowledged, "an acknowledged record is lost", f"{writer} {number}")
             report.must(len(there) < 2, "a record is doubled", f"{writer} {number} {there}")
 
     def judge_the_rest(self, report: Report, known: dict[str, int]) -> None:

@@ -13,7 +13,11 @@ def url(backend: str, folder: Path, server: Server | None = None, **options: obj
     """The URL of a journal in a folder; on Redis the folder only gives it its name."""
     if backend == "filesystem":
         return f"{(folder / 'journal').as_uri()}?{urlencode(options)}"
-    server = server or redis_servers.shared()
     # Durability is the server's.
-    options = {"prefix": f"{folder}:"} | {name: value for name, value in options.items() if name != "fsync"}
-    return f"redis://{server.place}?{urlencode(options)}"
+    options = {name: value for name, value in options.items() if name != "fsync"}
+    return redis_url("redis", (server or redis_servers.shared()).place, folder, **options)
+
+
+def redis_url(scheme: str, servers: str, folder: Path, **options: object) -> str:
+    """The URL of a journal on Redis servers, with the name of a folder."""
+    return f"{scheme}://{servers}?{urlencode({'prefix': f'{folder}:'} | options)}"

@@ -1,7 +1,6 @@
 """What a scenario found: figures for people, and violations, of which there should be none."""
 
 from collections import Counter
-from collections.abc import Sequence
 
 # More of one kind say no more.
 _ENOUGH = 5
@@ -12,12 +11,13 @@ class Report:
 
     def __init__(self, title: str) -> None:
         self.title = title
-        self.figures: list[str] = []
+        #: What they are called, and they.
+        self.figures: list[tuple[str, str]] = []
         self.violations: list[str] = []
         self._kinds: Counter[str] = Counter()
 
-    def figure(self, text: str) -> None:
-        self.figures.append(text)
+    def figure(self, name: str, value: object) -> None:
+        self.figures.append((name, str(value)))
 
     def violated(self, what: str, example: object = "") -> None:
         """Notes that something is wrong; of each kind only the first few are kept, with what shows it."""
@@ -31,16 +31,15 @@ class Report:
             self.violated(what, example)
 
     def text(self) -> str:
-        """All of it, the verdict last."""
-        more = sum(self._kinds.values()) - len(self.violations)
-        lines = [f"== {self.title}", *(f"   {line}" for line in self.figures)]
+        """A table of the figures, then what was violated, the verdict last."""
+        width = max((len(name) for name, _ in self.figures), default=0)
+        lines = [f"== {self.title}", *(f"   {name:<{width}}  {value}" for name, value in self.figures)]
         lines += [f"   VIOLATED {violation}" for violation in self.violations]
+        more = self._kinds.total() - len(self.violations)
         lines += [f"   and {more} more like these"] if more else []
-        return "\n".join([*lines, "   ok" if not self.violations else f"   FAILED ({sum(self._kinds.values())})"])
+        return "\n".join([*lines, "   ok" if not self.violations else f"   FAILED ({self._kinds.total()})"])
 
 
-def quantiles(seconds: Sequence[float]) -> str:
-    """Median, 99th percentile and the longest of some times, in milliseconds."""
-    ordered = sorted(seconds)
-    p50, p99 = (ordered[min(len(ordered) - 1, len(ordered) * percent // 100)] for percent in (50, 99))
-    return f"p50 {p50 * 1e3:.2f} ms, p99 {p99 * 1e3:.2f} ms, max {ordered[-1] * 1e3:.2f} ms"
+def counted(counts: Counter[str]) -> str:
+    """Counts in one line."""
+    return ", ".join(f"{count} {name}" for name, count in counts.items())

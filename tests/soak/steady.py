@@ -2,7 +2,7 @@
 
 It appends messages by themselves and in batches, tries again what was refused, archives, and in a thread beside that
 it compresses whatever it can. One writer a user: so whatever it tries again is in the running conversation or the newest
-archive, and known there.
+archive, and known there. Those who share a user only append, nothing long, and to a journal that does not archive.
 """
 
 import threading
@@ -34,13 +34,13 @@ def is_long(first: int) -> bool:
     return first % 35 == 0
 
 
-def records(writer: str, first: int) -> list[Record]:
+def records(writer: str, first: int, *, alone: bool = True) -> list[Record]:
     """What is appended in a step."""
-    lines = 9000 if is_long(first) else None
+    lines = 9000 if alone and is_long(first) else None
     return [admission.from_message(numbered.message(writer, number, lines)) for number in step(first)]
 
 
-def write(url: str, user: str, writer: str, first: int, notes: Notes, pretends: bool) -> None:
+def write(url: str, user: str, writer: str, first: int, notes: Notes, pretends: bool, alone: bool) -> None:
     """Appends messages from `first` on until it is told to stop."""
     children.Words()
     if pretends:
@@ -48,19 +48,21 @@ def write(url: str, user: str, writer: str, first: int, notes: Notes, pretends: 
     journal = open_journal(url)
     notes.done = first
     cleaner = threading.Thread(target=_clean, args=(journal, notes))
-    cleaner.start()
+    if alone:
+        cleaner.start()
     while not notes.told & children.STOP:
-        batch = records(writer, first)
+        batch = records(writer, first, alone=alone)
         notes.begun = first + len(batch)
         _insist(journal, user, batch, notes)
         first += len(batch)
         notes.done = first
-        if first % 13 == 0:
+        if alone and first % 13 == 0:
             notes.busy = 1
             with suppress(NotFound, AlreadyExists, *_TROUBLE):
                 journal.archive_conversation(user)
             notes.busy = 0
-    cleaner.join()
+    if alone:
+        cleaner.join()
     journal.close()
 
 
@@ -81,9 +83,14 @@ def _clean(journal: DialogueJournal, notes: Notes) -> None:
         time.sleep(_PAUSE)
 
 
-def process(url: str, user: str, writer: str, first: int, notes: Notes, *, pretends: bool = False) -> SpawnProcess:
-    """Such a writer, not started yet; `pretends`: it finds the disk full whenever it is told so."""
-    return children.context.Process(target=write, args=(url, user, writer, first, notes, pretends))
+def process(
+    url: str, user: str, writer: str, first: int, notes: Notes, *, pretends: bool = False, alone: bool = True
+) -> SpawnProcess:
+    """Such a writer, not started yet.
+
+    `pretends`: it finds the disk full whenever it is told so; `alone`: nobody else writes to its user.
+    """
+    return children.context.Process(target=write, args=(url, user, writer, first, notes, pretends, alone))
 
 
 def stopped(process: SpawnProcess, notes: Notes) -> None:
