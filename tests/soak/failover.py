@@ -9,7 +9,6 @@ a user. Each tries again what was refused until it is stored. The old master com
 """
 
 import random
-import signal
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -18,7 +17,8 @@ from typing import NamedTuple
 
 from potofs import open_journal
 from potofs.backends.redis.keys import Keys
-from tests.redis_servers import Cluster, Server, Watched, wait_until
+from tests import redis_servers
+from tests.redis_servers import Cluster, Server, Watched
 from tests.soak import children, numbered, places, steady
 from tests.soak.children import Notes
 from tests.soak.report import Report
@@ -104,12 +104,11 @@ def _run(report: Report, pair: Pair, folder: Path, rounds: int, wait_replicas: i
             before = {writer.name: writer.notes.done for writer in writers}
             kind = _CUT_OFF if number % 2 else _DEATH
             if kind == _CUT_OFF:
-                _cut_off(master, replica)
+                redis_servers.cut_off(master, replica)
                 _let_write(writers, chance, waiting=wait_replicas > 0)
-            master.kill()
-            replica.signal(signal.SIGCONT)
-            wait_until(replica, lambda client: client.info("replication")["role"] == "master")
-            _bring_back(pair, master, replica)
+            redis_servers.replace(master, replica)
+            # A sentinel would tell it after many seconds.
+            redis_servers.come_back(master, replica, tell=isinstance(pair.servers, Watched))
             _wait_for_appends(writers)
             happened.append((kind, {each.name: range(before[each.name], each.notes.done) for each in writers}))
             master, replica = replica, master
@@ -128,13 +127,6 @@ def _wait_for(writer: Writer, done: int) -> None:
     children.wait_until(lambda: writer.notes.done >= done, f"{writer.name} goes on", writer.process)
 
 
-def _cut_off(master: Server, replica: Server) -> None:
-    """From now on the replica gets nothing, and cannot come back."""
-    replica.signal(signal.SIGSTOP)
-    with master.client() as client:
-        client.execute_command("CLIENT", "KILL", "TYPE", "replica")
-
-
 def _let_write(writers: list[Writer], chance: random.Random, *, waiting: bool) -> None:
     """Lets the writers append what the replica will not have; if they wait for it, something is under way at least."""
     if not waiting:
@@ -144,15 +136,6 @@ def _let_write(writers: list[Writer], chance: random.Random, *, waiting: bool) -
     for writer in writers:
         children.wait_until(lambda each=writer: each.notes.begun > each.notes.done, "it appends", writer.process)  # type: ignore[misc]
     time.sleep(chance.random() * _LIFE)
-
-
-def _bring_back(pair: Pair, dead: Server, master: Server) -> None:
-    dead.start()
-    if isinstance(pair.servers, Watched):
-        # The sentinel would see to it as well, after many seconds.
-        with dead.client() as client:
-            client.execute_command("REPLICAOF", "127.0.0.1", master.port)
-    wait_until(dead, lambda client: client.info("replication").get("master_link_status") == "up")
 
 
 def _judge(
