@@ -60,7 +60,9 @@ esac
 """
 
 #: How every script is checked.
-SHELLCHECK = "shellcheck -x .ci/run scripts/potofs scripts/test scripts/check scripts/bench scripts/lib/setup.sh"
+SHELLCHECK = (
+    "shellcheck -x .ci/run scripts/potofs scripts/test scripts/check scripts/bench scripts/soak scripts/lib/setup.sh"
+)
 
 #: Any other program that is only noted down.
 PROGRAM = """#!/bin/sh

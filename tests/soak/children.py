@@ -82,6 +82,12 @@ def notes() -> Notes:
     return made
 
 
+def wait_for_more(done: Notes, what: str, more: int, process: SpawnProcess) -> None:
+    """Waits until a number in what a process notes, `refused` for example, has grown by so much."""
+    wanted = getattr(done, what) + more
+    wait_until(lambda: getattr(done, what) >= wanted, f"{more} more {what}", process)
+
+
 #: To end after this append.
 STOP = 1
 #: To find every disk full.
@@ -92,7 +98,7 @@ def pretend_a_full_disk(told: Notes) -> None:
     """From now on writes to conversations stop half-way in this process, and then fail, while it is told so."""
     write, is_cut = os.write, [False]
 
-    def limited(descriptor: int, data: bytes) -> int:
+    def limited(descriptor: int, data: Any, /) -> int:
         if not told.told & FULL or not os.readlink(f"/proc/self/fd/{descriptor}").endswith(".yaml"):
             return write(descriptor, data)
         is_cut[0] = not is_cut[0] and len(data) > 1

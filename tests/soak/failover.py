@@ -1,17 +1,19 @@
 """A master that dies under appends, again and again, and the replica that takes its place: what is lost is counted.
 
-In every second round the replica is cut off from the master before that dies, while there are more appends: what nobody
-else has is lost then, unless the writers wait for the replica (`waitReplicas=1`). With that nothing may be lost. With or
-without it nothing may be doubled, torn or out of its writer's order.
+In every second round the replica is cut off from the master before that dies, while there are more appends: what
+nobody else has is lost then, unless the writers wait for the replica (`waitReplicas=1`). With that nothing may be lost.
+With or without it nothing may be doubled, torn or out of its writer's order.
 
-Three writers, all on the master that dies: one alone with its user, whose conversations are archived, and two that share
-a user. Each tries again what was refused until it is stored. The old master comes back as the replica of the new one.
+Three writers, all on the master that dies: one alone with its user, whose conversations are archived, and two that
+share a user. Each tries again what was refused until it is stored. The old master comes back as the replica of the new
+one.
 """
 
 import random
 import time
 from collections import Counter
 from collections.abc import Callable
+from multiprocessing.context import SpawnProcess
 from pathlib import Path
 from typing import NamedTuple
 
@@ -51,7 +53,8 @@ def _pair(kind: str, folder: Path) -> Pair:
         with watched.sentinel.client() as client:
             # It waits twice as long between two failovers.
             client.execute_command("SENTINEL", "SET", "mymaster", "failover-timeout", "1000")
-        return Pair(watched, "redis+sentinel", *watched.servers[:2], has=lambda _: True)
+        master, replica, _ = watched.servers
+        return Pair(watched, "redis+sentinel", master, replica, lambda _: True)
     cluster = Cluster(folder, replicas=1)
     masters = len(cluster.nodes) // 2
 
@@ -68,7 +71,7 @@ class Writer(NamedTuple):
 
     name: str
     user: str
-    process: children.SpawnProcess
+    process: SpawnProcess
     notes: Notes
 
 
@@ -119,23 +122,17 @@ def _run(report: Report, pair: Pair, folder: Path, rounds: int, wait_replicas: i
 
 def _wait_for_appends(writers: list[Writer]) -> None:
     """Returns once each writer has appended some more."""
-    for writer, done in [(writer, writer.notes.done) for writer in writers]:
-        _wait_for(writer, done + _BETWEEN)
-
-
-def _wait_for(writer: Writer, done: int) -> None:
-    children.wait_until(lambda: writer.notes.done >= done, f"{writer.name} goes on", writer.process)
+    for writer in writers:
+        children.wait_for_more(writer.notes, "done", _BETWEEN, writer.process)
 
 
 def _let_write(writers: list[Writer], chance: random.Random, *, waiting: bool) -> None:
-    """Lets the writers append what the replica will not have; if they wait for it, something is under way at least."""
-    if not waiting:
-        for writer, done in [(writer, writer.notes.done) for writer in writers]:
-            _wait_for(writer, done + _BEHIND)
+    """Lets the writers append what the replica will not have; if they wait for it, what they begin stays under way."""
+    if waiting:
+        time.sleep(chance.random() * _LIFE)
         return
     for writer in writers:
-        children.wait_until(lambda each=writer: each.notes.begun > each.notes.done, "it appends", writer.process)  # type: ignore[misc]
-    time.sleep(chance.random() * _LIFE)
+        children.wait_for_more(writer.notes, "done", _BEHIND, writer.process)
 
 
 def _judge(

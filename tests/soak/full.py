@@ -1,7 +1,7 @@
 """A disk that is full again and again, and every time room is made: nothing acknowledged is lost, no half record stays.
 
-A tiny file system, filled with ballast up to the last byte; where nobody may mount one, a writer whose writes fail as on
-one. The writer tries again what was refused until it is stored.
+A tiny file system, filled with ballast up to the last byte; where nobody may mount one, a writer whose writes fail as
+on one. The writer tries again what was refused until it is stored.
 """
 
 import os
@@ -64,7 +64,7 @@ def _pretended(place: Path) -> Iterator[Disk]:
 
 
 def run(folder: Path, *, seconds: float, real: bool | None = None) -> Report:
-    """Fills a disk for some seconds, once at least; `real`: a file system, as only root can; by default if it is root."""
+    """Fills a disk for some seconds, once at least; `real`: on a file system of its own (as root does by default)."""
     real = os.geteuid() == 0 if real is None else real
     report = Report(f"full disk, {'a small file system' if real else 'pretended'}: {seconds:g} s")
     deadline = time.monotonic() + seconds
@@ -90,12 +90,10 @@ def _use(report: Report, disk: Disk, deadline: float, real: bool) -> tuple[int, 
     with children.running(writer):
         children.wait_until(lambda: notes.done > _BETWEEN, "the writer writes", writer)
         while times < 3 or (time.monotonic() < deadline and _used(disk.place) < _SIZE // 2):
-            refused = notes.refused
             disk.fill(notes)
-            children.wait_until(lambda: notes.refused >= refused + _REFUSALS, "the writer is refused", writer)
+            children.wait_for_more(notes, "refused", _REFUSALS, writer)
             disk.make_room(notes)
-            done = notes.done
-            children.wait_until(lambda: notes.done >= done + _BETWEEN, "the writer goes on", writer)
+            children.wait_for_more(notes, "done", _BETWEEN, writer)
             times += 1
         steady.stopped(writer, notes)
     with open_journal(url) as journal:

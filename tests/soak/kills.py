@@ -1,8 +1,8 @@
 """Writers killed with SIGKILL at random moments, and everything that was acknowledged is there, once.
 
-After each kill the journal is opened anew and takes an append; then a new writer goes on where the last was acknowledged,
-and so tries again what was under way. What was under way may be there or not, whole or as damage by itself: the
-beginning of one of its records, never anything else, and never in anything else.
+After each kill the journal is opened anew and takes an append; then a new writer goes on where the last was
+acknowledged, and so tries again what was under way. What was under way may be there or not, whole or as damage by
+itself: the beginning of one of its records, never anything else, and never in anything else.
 """
 
 import random
@@ -127,7 +127,9 @@ def run(backend: str, folder: Path, *, kills: int, fsync: str = "never") -> Repo
     with open_journal(url) as journal:
         stats = journal.get_stats()
         compressed = sum(
-            archive.stored_size < archive.stat.size for each in victims for archive in journal.backend.archives(each.user)
+            archive.stored_size < archive.stat.size
+            for each in victims
+            for archive in journal.backend.archives(each.user)
         )
     report.must(messages > 0 and any(each.left for each in victims), "nothing was recovered")
     report.must(stats.total_messages == messages, "the statistics count other messages", f"{stats}, {messages}")

@@ -221,4 +221,6 @@ def _judge_record(report: Report, found: numbered.Found, key: tuple[str, int], a
     if number == append.numbers.stop - 1:
         should = place.position >= THRESHOLD
         is_so = append.archived_as is not None
-        report.must(should == is_so, "archived by itself when it should not, or not when it should", f"{append} {place}")
+        report.must(
+            should == is_so, "archived by itself when it should not, or not when it should", f"{append} {place}"
+        )

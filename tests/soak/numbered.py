@@ -1,4 +1,4 @@
-"""Messages that carry their writer and number, so that each one can be told to be there, once, whole and in its place."""
+"""Messages that carry their writer and number, so that each can be told to be there, once, whole and in its place."""
 
 from typing import NamedTuple
 
@@ -13,7 +13,9 @@ def message(writer: str, number: int, lines: int | None = None) -> ChatMessage:
     if lines is None:
         lines = number * 37 % 200 if number % 5 == 0 else 0
     content = f"{writer} {number} {lines}\n" + "".join(f"line {line} of {number}\n" for line in range(lines))
-    timestamp = f"2024-01-{1 + number // 86400:02d}T{number // 3600 % 24:02d}:{number // 60 % 60:02d}:{number % 60:02d}Z"
+    timestamp = (
+        f"2024-01-{1 + number // 86400:02d}T{number // 3600 % 24:02d}:{number // 60 % 60:02d}:{number % 60:02d}Z"
+    )
     return ChatMessage("user", content, timestamp, {"model": "none", "tokens": number})
 
 

@@ -41,14 +41,12 @@ def _run(report: Report, server: Server, folder: Path, seconds: float, *, may_lo
     deadline = time.monotonic() + seconds
 
     def all_appended() -> None:
-        done = {user: each.done for user, each in notes.items()}
         for user, writer in zip(_USERS, writers, strict=True):
-            children.wait_until(lambda user=user: notes[user].done >= done[user] + _BETWEEN, "it goes on", writer)  # type: ignore[misc]
+            children.wait_for_more(notes[user], "done", _BETWEEN, writer)
 
     def all_refused() -> None:
-        refused = {user: each.refused for user, each in notes.items()}
         for user, writer in zip(_USERS, writers, strict=True):
-            children.wait_until(lambda user=user: notes[user].refused > refused[user], "it is refused", writer)  # type: ignore[misc]
+            children.wait_for_more(notes[user], "refused", 1, writer)
 
     def hang() -> None:
         server.signal(signal.SIGSTOP)

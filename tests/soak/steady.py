@@ -1,8 +1,9 @@
 """A writer that goes on whatever happens to it or to what it writes to: killed, without room, without a server.
 
 It appends messages by themselves and in batches, tries again what was refused, archives, and in a thread beside that
-it compresses whatever it can. One writer a user: so whatever it tries again is in the running conversation or the newest
-archive, and known there. Those who share a user only append, nothing long, and to a journal that does not archive.
+it compresses whatever it can. One writer a user: so whatever it tries again is in the running conversation or the
+newest archive, and known there. Those who share a user only append, nothing long, and to a journal that does not
+archive.
 """
 
 import threading

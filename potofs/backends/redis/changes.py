@@ -118,7 +118,9 @@ class Changes:
                     if self._link.replicas_have(keys.shard(shard), fixed_keys[2:4], token):
                         return said.decode()
                     if time.monotonic() > deadline:
-                        raise DeadlineExceeded("stored, but one master after another was replaced before replicas had it")
+                        raise DeadlineExceeded(
+                            "stored, but one master after another was replaced before replicas had it"
+                        )
                 case [b"late", count]:
                     if repeated or since is not None:
                         raise DeadlineExceeded("the connection was cut, and whether this was done cannot be told now")
