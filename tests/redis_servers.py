@@ -300,6 +300,41 @@ def wait_until(server: Server, holds: Callable[[Any], object]) -> None:
             time.sleep(0.01)
 
 
+def cut_off(master: Server, replica: Server) -> None:
+    """From now on the replica, which is stopped, gets nothing from the master, and cannot come back to it."""
+    replica.signal(signal.SIGSTOP)
+    with master.client() as client:
+        client.execute_command("CLIENT", "KILL", "TYPE", "replica")
+
+
+def replace(master: Server, replica: Server) -> None:
+    """Kills the master, and returns once the replica has its place; goes on with a replica that was stopped."""
+    master.kill()
+    replica.signal(signal.SIGCONT)
+
+    def rules(client: Any) -> bool:
+        with suppress(redis.ConnectionError):
+            return bool(client.info("replication")["role"] == "master")
+        return False
+
+    wait_until(replica, rules)
+
+
+def come_back(dead: Server, master: Server, *, tell: bool) -> None:
+    """Starts one that was killed, and returns once it is the master's replica; `tell`: nobody else tells it to be."""
+    dead.start()
+
+    def follows(client: Any) -> bool:
+        # A sentinel that tells it as well cuts every connection to it.
+        with suppress(redis.ConnectionError):
+            if tell:
+                client.execute_command("REPLICAOF", "127.0.0.1", master.port)
+            return bool(client.info("replication").get("master_link_status") == "up")
+        return False
+
+    wait_until(dead, follows)
+
+
 Servers = TypeVar("Servers", Server, Cluster, Watched)
 
 

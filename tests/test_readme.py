@@ -20,6 +20,7 @@ from potofs.mount import running
 from potofs.testing import BackendConformance
 from potofs.tree import nodes
 from tests.mounts import abandon
+from tests.soak.__main__ import SCENARIOS
 
 CHECKOUT = Path(__file__).parents[1]
 README = (CHECKOUT / "README.md").read_text()
@@ -108,7 +109,7 @@ def test_every_command_and_option_is_in_it(name: str, command: click.Command) ->
 
 def test_no_option_is_in_it_that_does_not_exist() -> None:
     existing = {option for command in COMMANDS.values() for parameter in command.params for option in parameter.opts}
-    existing |= {"--help", "--keep", "--rounds", "--fix"}
+    existing |= {"--help", "--keep", "--rounds", "--seconds", "--fix"}
     ours = "\n".join(line for line in README.splitlines() if "rsync" not in line)
     assert set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", ours)) - existing == set()
 
@@ -136,6 +137,12 @@ def test_every_name_of_the_tree_is_in_it() -> None:
     for names in nodes.FIXED.values():
         for name in names:
             assert re.search(rf"[`/]{re.escape(name)}[`/]", README), name
+
+
+def test_every_scenario_of_hard_use_is_in_it() -> None:
+    paragraph = README.split("`./scripts/soak` uses")[1].split("\n\n")[0]
+    for name in SCENARIOS:
+        assert f"`{name}`" in paragraph, name
 
 
 def test_every_role_is_in_it() -> None:

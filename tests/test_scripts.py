@@ -60,7 +60,9 @@ esac
 """
 
 #: How every script is checked.
-SHELLCHECK = "shellcheck -x .ci/run scripts/potofs scripts/test scripts/check scripts/bench scripts/lib/setup.sh"
+SHELLCHECK = (
+    "shellcheck -x .ci/run scripts/potofs scripts/test scripts/check scripts/bench scripts/soak scripts/lib/setup.sh"
+)
 
 #: Any other program that is only noted down.
 PROGRAM = """#!/bin/sh
@@ -331,6 +333,15 @@ def test_the_tests_need_more_packages_than_potofs(checkout: Checkout) -> None:
     done = checkout.run("scripts/test", MISSING="openssl redis-server redis-tools rsync npm")
     assert done.returncode == 1
     assert done.stderr.endswith(": sudo apt-get install openssl redis-server redis-tools rsync npm\n")
+
+
+def test_hard_use_needs_a_redis_server(checkout: Checkout) -> None:
+    done = checkout.run("scripts/soak", MISSING="redis-server")
+    assert done.returncode == 1
+    assert done.stderr.endswith(": sudo apt-get install redis-server\n")
+    checkout.stub("redis-server", PROGRAM)
+    assert checkout.run("scripts/soak", "kills", "--rounds", "3").returncode == 0
+    assert "python -m tests.soak kills --rounds 3" in checkout.calls()
 
 
 if os.geteuid() == 0:  # what no ordinary user can see

@@ -17,8 +17,8 @@ from potofs.config import Where, parse
 from potofs.errors import ConfigError, DeadlineExceeded, NotFound, Unreachable
 from potofs.journal import reading
 from tests import redis_servers
-from tests.backends.kit import joined, record, records, stored
-from tests.redis_servers import Server
+from tests.backends.kit import joined, record, records, said, stored
+from tests.redis_servers import Proxy, Server
 
 
 @pytest.fixture
@@ -195,6 +195,33 @@ def test_a_change_that_too_few_replicas_have_is_reported_and_stored_once(
         with pytest.raises(DeadlineExceeded, match="stored, but 0 of 1 replicas"):
             backend.append("mia", records(0, 1))
     assert stored(backend, "mia") == joined(records(0, 1))
+
+
+def test_a_change_whose_replicas_answer_was_lost_is_done_once_and_known_only_while_it_is_remembered(
+    server_with: Callable[..., Server], on: Callable[..., RedisBackend]
+) -> None:
+    master = server_with()
+    server_with(replicaof=f"127.0.0.1 {master.port}")
+    with Proxy(master) as proxy:
+        backend = RedisBackend(Where("redis", proxy.place, {"waitReplicas": "1"}), reading.marks)
+        backend.append("mia", records(0, 1))
+        # What says on which master the change is: noted in the first of two places.
+        proxy.lose(b":1\r\n:0\r\n", times=1)
+        assert backend.append("mia", [record("hello", retry=False)]).stored == 1
+
+        def meanwhile() -> None:
+            for number in range(600):
+                directly.set_times("mia", None, number)
+            # The one whose answer was lost hears how many there were.
+            backend.set_times("mia", None, 600)
+
+        directly = on(master)
+        proxy.lose(b":1\r\n:0\r\n", times=1, then=meanwhile)
+        with pytest.raises(DeadlineExceeded, match="cannot be told"):
+            backend.append("mia", [record("hello again", retry=False)])
+        assert proxy.lost == 2
+        assert said(stored(backend, "mia"))[1:] == ["hello", "hello again"]
+        backend.close()
 
 
 def test_a_server_wants_its_password(server_with: Callable[..., Server]) -> None:

@@ -1,5 +1,6 @@
 """A cluster of three masters, and what a sentinel watches: what becomes of appends if a master dies."""
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from potofs.backends.redis.backend import RedisBackend
@@ -7,8 +8,8 @@ from potofs.backends.redis.keys import shard_of_user
 from potofs.config import Where
 from potofs.errors import DeadlineExceeded, Unreachable
 from potofs.journal import reading
-from tests.backends.kit import open_cluster, record, said, stored
-from tests.redis_servers import Cluster, Server, Watched, wait_until
+from tests.backends.kit import open_cluster, record, records, said, stored
+from tests.redis_servers import PATIENCE, Cluster, Server, Watched, come_back, cut_off, replace, wait_until
 
 
 def test_users_of_all_masters_are_listed_and_counted(tmp_path: Path) -> None:
@@ -48,6 +49,28 @@ def test_a_masters_death_under_appends_loses_and_doubles_nothing_that_replicas_h
     try:
         where = Where("redis+sentinel", watched.place, {"waitReplicas": "1", "timeoutMs": "2000"})
         append_through_a_death(where, watched.servers[0], watched.servers[1])
+    finally:
+        watched.kill()
+
+
+def test_a_change_that_is_lost_while_a_replica_is_waited_for_is_done_by_the_new_master(tmp_path: Path) -> None:
+    watched = Watched(tmp_path)
+    try:
+        master, replica = watched.servers[:2]
+        where = Where("redis+sentinel", watched.place, {"waitReplicas": "1", "timeoutMs": "20000"})
+        backend = RedisBackend(where, reading.marks)
+        backend.append("mia", records(0, 2))
+        cut_off(master, replica)
+        with ThreadPoolExecutor() as pool:
+            lost = pool.submit(backend.append, "mia", [record("hello", retry=False)])
+            wait_until(master, lambda client: client.info("clients")["blocked_clients"])
+            replace(master, replica)
+            # It has a replica again, that of another history: what was asked for is not there.
+            come_back(master, replica, tell=True)
+            assert lost.result(PATIENCE) == (1, None)
+        assert said(stored(backend, "mia"))[2:] == ["hello"]
+        assert backend.totals().messages == 3
+        backend.close()
     finally:
         watched.kill()
 

@@ -4,10 +4,15 @@ A script cannot look up which keys it needs: all of them are given. So it is cal
 last, answers which ones it wants if others have made changes since, and is called again; until then nothing was
 changed. The token is one for the whole of a change. A script that is repeated, because the connection was cut before
 its answer came, finds the token and answers what it did, or says that it cannot tell any more (`begin.lua`).
+
+A change that replicas are waited for may be lost while they are, with its master. The master that follows does not know
+the token then, and may have replicas of its own: so it is asked for the token together with them, and if it does not
+know that, it is given the script again.
 """
 
 import os
 import threading
+import time
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
@@ -97,18 +102,27 @@ class Changes:
         )
         name, token = names.encode(user), os.urandom(12)
         change = scripts.change(script)
+        # How many changes there had been before this was done for the first time; None as long as it was not.
+        since: int | None = None
+        deadline = time.monotonic() + self._link.timeout
         while True:
             more_keys, more = wanted(self.seen(user))
-            arguments = (token, self._counts[shard], name, keys.channel, *more)
+            before = self._counts[shard] if since is None else since
+            arguments = (token, before, name, keys.channel, *more)
             answer, repeated = self._link.script(change, (*fixed_keys, *more_keys), arguments)
             match answer:
                 case [b"done", said, count]:
+                    since = before
                     if count:
                         self._counts[shard] = max(self._counts[shard], int(count))
-                    self._link.await_replicas(keys.shard(shard))
-                    return said.decode()
+                    if self._link.replicas_have(keys.shard(shard), fixed_keys[2:4], token):
+                        return said.decode()
+                    if time.monotonic() > deadline:
+                        raise DeadlineExceeded(
+                            "stored, but one master after another was replaced before replicas had it"
+                        )
                 case [b"late", count]:
-                    if repeated:
+                    if repeated or since is not None:
                         raise DeadlineExceeded("the connection was cut, and whether this was done cannot be told now")
                     self._counts[shard] = int(count)
                 case [b"keys", current, newest, count]:

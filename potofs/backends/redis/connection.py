@@ -44,7 +44,8 @@ class Link:
     def __init__(self, where: Where, settings: RedisSettings) -> None:
         self._address = address(where, settings)
         self._server = str(where)
-        self._timeout = settings.timeout_ms / 1000
+        #: The deadline of a command (seconds).
+        self.timeout = settings.timeout_ms / 1000
         self._replicas = settings.wait_replicas
         self._fails_over = self._address.kind != "server"
         self._guard = threading.Lock()
@@ -55,7 +56,7 @@ class Link:
 
         So it has to do the same when it is done twice.
         """
-        deadline = time.monotonic() + self._timeout
+        deadline = time.monotonic() + self.timeout
         for attempt in itertools.count():
             try:
                 return do(self._connected())
@@ -65,9 +66,9 @@ class Link:
                 elif failures.is_cut(error) and attempt < len(_PAUSES):
                     pause = _PAUSES[attempt]
                 else:
-                    raise failures.translated(error, self._server, self._timeout) from None
+                    raise failures.translated(error, self._server, self.timeout) from None
                 if time.monotonic() + pause > deadline:
-                    raise failures.translated(error, self._server, self._timeout) from None
+                    raise failures.translated(error, self._server, self.timeout) from None
                 time.sleep(pause)
         raise AssertionError("it counts for ever")
 
@@ -107,28 +108,38 @@ class Link:
 
         return self.run(do), tries > 1
 
-    def await_replicas(self, key: str) -> None:
-        """Returns once as many replicas as were asked for have everything that was changed before in a key's shard.
+    def replicas_have(self, key: str, answers: Sequence[str], token: bytes) -> bool:
+        """Whether as many replicas as were asked for have the change of a key's shard that was answered with a token.
 
-        Raises DeadlineExceeded if they do not have it in time; it is stored on the master then.
+        False if the master that is asked does not know that change, or is none any more: another one took its place,
+        and whether that has the change only the script can tell, given again. `answers`: where tokens are noted.
+        Raises DeadlineExceeded if the replicas do not have it in time; it is stored on the master then.
         """
         if not self._replicas:
-            return
-
-        def do(client: Any) -> int:
+            return True
+        try:
+            client = self._connected()
             if self._address.kind == "cluster":
                 client = client.get_redis_connection(client.get_node_from_key(key))
             with client.pipeline(transaction=False) as pipeline:
+                # One connection, so one master, whose replicas these are.
+                for one in answers:
+                    pipeline.execute_command("HEXISTS", one, token)
                 # WAIT speaks of what its own connection has written: this comes after all that is to be waited for.
                 pipeline.execute_command("HINCRBY", key, "awaited", 1)
-                pipeline.execute_command("WAIT", self._replicas, max(1, int(self._timeout * 500)))
-                return int(pipeline.execute()[1])
-
-        have = self.run(do)
+                pipeline.execute_command("WAIT", self._replicas, max(1, int(self.timeout * 500)))
+                *known, _, have = pipeline.execute()
+        except failures.THEIRS as error:
+            if failures.is_cut(error) or failures.is_of_no_master(error, fails_over=self._fails_over):
+                return False
+            raise failures.translated(error, self._server, self.timeout) from None
+        if not any(known):
+            return False
         if have < self._replicas:
             raise DeadlineExceeded(
-                f"{self._server}: stored, but {have} of {self._replicas} replicas have it after {self._timeout / 2:g} s"
+                f"{self._server}: stored, but {have} of {self._replicas} replicas have it after {self.timeout / 2:g} s"
             )
+        return True
 
     def on_each(self, do: Callable[[Any], Result]) -> list[Result]:
         """What a function makes of a client of each master."""
@@ -138,7 +149,7 @@ class Link:
         """The client; made when it is first wanted, since one of a cluster asks the cluster at once."""
         with self._guard:
             if self._client is None:
-                self._client = _client(self._address, self._timeout)
+                self._client = _client(self._address, self.timeout)
             return self._client
 
     def close(self) -> None:

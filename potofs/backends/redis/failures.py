@@ -32,6 +32,12 @@ def is_cut(error: Exception) -> bool:
     )
 
 
+def is_of_no_master(error: Exception, *, fails_over: bool) -> bool:
+    """Whether this came from a server that is not, not yet, or no longer the master to be asked."""
+    # UNBLOCKED: it waited for its replicas, and became one itself.
+    return passes(error, fails_over=fails_over) or isinstance(error, theirs.MovedError) or "UNBLOCKED " in str(error)
+
+
 def translated(error: Exception, server: str, timeout: float) -> PotofsError | OSError:
     """What the caller is told; `timeout` is the deadline in seconds."""
     reason = str(error).partition("\n")[0]
