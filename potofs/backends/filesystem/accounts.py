@@ -12,7 +12,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 
-from potofs.backends.base import Archived, Scan, Stat, Totals
+from potofs.backends.base import Archived, Scan, Stat, Totals, marks_of
 from potofs.backends.filesystem import files
 from potofs.backends.filesystem.conversations import Conversations
 from potofs.backends.filesystem.index import Contents
@@ -134,7 +134,7 @@ class Accounts:
             users += 1
             for archive in [None, *(archive.name for archive in self._conversations.archives(user))]:
                 with suppress(NotFound), self._conversations.open(user, archive) as reader:
-                    held = figures_of(self._scan(reader.read_all()))
+                    held = figures_of(marks_of(reader, self._scan))
                     running = archive is None
                     found = found.plus(Figures(running, not running, held[0], reader.stored_size(), *held[1:]))
         return found.totals(users)
@@ -171,7 +171,7 @@ class Accounts:
     def _read(self, user: str, archive: Archived) -> _Held | None:
         try:
             with self._conversations.open(user, archive.name) as reader:
-                return figures_of(self._scan(reader.read_all()))
+                return figures_of(marks_of(reader, self._scan))
         except NotFound:
             return None
         except OSError:
