@@ -18,7 +18,7 @@ from potofs.backends.filesystem.conversations import Conversations
 from potofs.backends.filesystem.index import Contents
 from potofs.backends.filesystem.layout import FILE_MODE, Layout
 from potofs.backends.filesystem.lock import UserLocks
-from potofs.backends.filesystem.totals import NO_FIGURES, Busy, Counted, Figures, TotalsFile, counted, figures_of
+from potofs.backends.filesystem.totals import NO_FIGURES, Busy, Counted, Figures, TotalsFile, figures_of, noted
 from potofs.errors import DeadlineExceeded, NotFound
 
 _ENTRY = struct.Struct("<6qI")
@@ -52,7 +52,8 @@ class Accounts:
         """Counts a user anew, as far as that has changed; `contents`: of the running conversation, if known."""
         # What was done is done, and not undone because it cannot be counted: the next change counts it too.
         try:
-            before = counted(lock)
+            note = noted(lock, contents.noted if contents else None)
+            before = note.counted if note else None
             archives_at = files.changed(self._layout.archived(user))
             if contents is not None:
                 state = contents.id, contents.size, archives_at
@@ -69,7 +70,9 @@ class Accounts:
                 current = contents.figures() if contents else NO_FIGURES
             archives = before.archives if before and before.archives_at == archives_at else self._archives(user)
             number = before.number + 1 if before else 1
-            self.sums.change(user, lock, before, Counted(number, *state, current, archives))
+            note = self.sums.change(user, lock, before, Counted(number, *state, current, archives))
+            if contents is not None:
+                contents.noted = note
         except (OSError, Busy):
             return
 
@@ -112,10 +115,10 @@ class Accounts:
         except FileNotFoundError:
             return False
         try:
-            found = counted(descriptor)
+            found = noted(descriptor)
         finally:
             os.close(descriptor)
-        return found is not None and found[1:4] == (
+        return found is not None and found.counted[1:4] == (
             *self._current(user),
             files.changed(self._layout.archived(user)),
         )

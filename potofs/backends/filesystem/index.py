@@ -23,7 +23,7 @@ from potofs.backends.base import (
     whole_records,
 )
 from potofs.backends.filesystem.sidecar import Kept, Sidecar
-from potofs.backends.filesystem.totals import Figures, figures_of
+from potofs.backends.filesystem.totals import Figures, Note, figures_of
 from potofs.errors import WouldBlock
 
 # Users whose conversations are remembered, those of the last appends (about 20 kB each).
@@ -51,6 +51,8 @@ class Contents:
         self.covered = 0
         self.count = 0
         self.given: set[Fingerprint] = set()
+        #: What was counted of the user when this was looked at last.
+        self.noted: Note | None = None
         #: Whether this process has made the file's name durable.
         self.is_named = False
         # The last of the bytes that are accounted for: an inode number may come again, with other bytes.
@@ -68,6 +70,8 @@ class Contents:
 
     def figures(self) -> Figures:
         """What is counted of it as a running conversation."""
+        if not self._in_tail:
+            return Figures._make((1, 0, self.count, self.size, self._first_ns, self._last_ns))
         _, first, last = figures_of(self._in_tail)
         return Figures(1, 0, self.count, self.size, min(first, self._first_ns), max(last, self._last_ns))
 
