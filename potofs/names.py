@@ -12,6 +12,7 @@ leave no folder and hide nowhere (`..` is `%2E.`), and reads back to exactly one
 
 import re
 from collections.abc import Callable
+from functools import lru_cache
 
 from potofs.errors import InvalidName, NameTooLong
 
@@ -26,6 +27,8 @@ _ESCAPED = re.compile("[/%\x00-\x1f\x7f-\x9f]|^\\.")
 _ESCAPES = re.compile("(?:%[0-9A-Fa-f]{2})+")
 
 
+# A change of a user spells the name many times.
+@lru_cache(maxsize=1 << 13)
 def encode(text: str, *, limit: int = NAME_MAX) -> str:
     """The file name of a user id or an archive name.
 

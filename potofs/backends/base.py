@@ -46,6 +46,8 @@ class Capability(Enum):
 
 #: Every committed record ends in this.
 RECORD_END = b"\n---\n"
+#: Bytes of a conversation that are looked at at once.
+PIECE = 1 << 22
 
 
 def seam(tail: bytes) -> bytes:
@@ -56,6 +58,28 @@ def seam(tail: bytes) -> bytes:
     if not tail or tail.endswith(RECORD_END) or tail == RECORD_END[1:]:
         return b""
     return RECORD_END[1:] if tail.endswith(b"\n") else RECORD_END
+
+
+def whole_records(read: Callable[[int, int], bytes], start: int, end: int) -> Iterator[bytes]:
+    """A conversation's bytes from `start` to `end` in pieces that end in a record's end; what is behind the last of
+    those comes last.
+
+    `read` is asked for an offset and a size, as `Reader.read`. So a long conversation is never in memory as a whole.
+    """
+    waiting = b""
+    while start < end:
+        # A record longer than a piece is looked through again, but for twice as many bytes each time.
+        data = read(start, min(end - start, max(PIECE, len(waiting))))
+        if not data:
+            break
+        start += len(data)
+        waiting += data
+        stop = waiting.rfind(RECORD_END) + len(RECORD_END)
+        if start < end and stop >= len(RECORD_END):
+            yield waiting[:stop]
+            waiting = waiting[stop:]
+    if waiting:
+        yield waiting
 
 
 class Record(NamedTuple):
@@ -200,6 +224,12 @@ class Reader(ABC):
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def marks_of(reader: Reader, scan: Scan) -> Iterator[Mark]:
+    """The marks of all messages that an opened conversation has now."""
+    for piece in whole_records(reader.read, 0, reader.stat().size):
+        yield from scan(piece)
 
 
 class Backend(ABC):

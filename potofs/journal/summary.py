@@ -6,13 +6,13 @@ Reckoned once for each conversation and remembered; a running one is caught up f
 import itertools
 import threading
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 import msgspec
 
 from potofs import times
-from potofs.backends.base import RECORD_END, Backend, Reader
+from potofs.backends.base import PIECE, RECORD_END, Backend, Reader, whole_records
 from potofs.errors import NotFound
 from potofs.journal.message import ChatMessage
 from potofs.journal.reading import messages
@@ -132,16 +132,24 @@ class Summaries:
         conversation, size, *_ = reader.stat()
         known = self._known.get(conversation, _NOTHING)
         start = known.covered - len(known.seen)
-        data = reader.read(start, max(0, size - start))
+        data = reader.read(start, max(0, min(size - start, PIECE)))
         if size < known.covered or not data.startswith(known.seen):
-            known, data = _NOTHING, reader.read(0, size)
-        new = data[len(known.seen) :]
-        whole = new.rfind(RECORD_END) + len(RECORD_END) if RECORD_END in new else 0
-        summary = sum(map(of_message, messages(new[:whole])), known.summary)
-        known = _Known(known.covered + whole, (known.seen + new[max(0, whole - _SEEN) : whole])[-_SEEN:], summary)
+            known = _NOTHING
+        if known.covered and start + len(data) >= size:
+            pieces: Iterable[bytes] = [data[len(known.seen) :]]
+        else:
+            pieces = whole_records(reader.read, known.covered, size)
+        behind = Summary()
+        for piece in pieces:
+            whole = piece.rfind(RECORD_END) + len(RECORD_END) if RECORD_END in piece else 0
+            summary = sum(map(of_message, messages(piece[:whole])), known.summary)
+            seen = (known.seen + piece[max(0, whole - _SEEN) : whole])[-_SEEN:]
+            known = _Known(known.covered + whole, seen, summary)
+            # There are some behind the last piece only.
+            behind = sum(map(of_message, messages(piece[whole:])), Summary())
         with self._guard:
             self._known[conversation] = known
             self._known.move_to_end(conversation)
             if len(self._known) > _CONVERSATIONS:
                 self._known.popitem(last=False)
-        return sum(map(of_message, messages(new[whole:])), summary)
+        return known.summary + behind

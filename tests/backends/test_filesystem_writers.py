@@ -8,11 +8,13 @@ from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 
+import pytest
+
 from potofs.journal import reading
 from potofs.journal.message import ChatMessage
 from potofs.journal.reading import Damage
 from tests.backends import writer
-from tests.backends.kit import everything, names_of, open_filesystem, record, records, said, stored
+from tests.backends.kit import everything, joined, names_of, open_filesystem, record, records, said, stored
 
 
 def by_writer(contents: Sequence[str]) -> dict[str, list[int]]:
@@ -121,3 +123,32 @@ def test_a_killed_writer_loses_nothing_that_was_acknowledged(tmp_path: Path) -> 
     damage = [entry for entry in entries if isinstance(entry, Damage)]
     assert len(damage) <= kills
     assert not any(b"\n---\n" in data[each.offset : each.offset + each.length - 5] for each in damage)
+
+
+def test_what_a_program_without_the_lock_is_about_to_write_survives_a_restoration(tmp_path: Path) -> None:
+    """It has made the file, and the restoration comes before its first byte."""
+    backend = open_filesystem(tmp_path, foreignWriters="true")
+    backend.append("mia", records(0, 1))
+    backend.archive("mia", "refund")
+    with (tmp_path / "journal/users/mia/dialogs/current.yaml").open("ab", buffering=0) as other:
+        assert backend.restore("mia", "refund") is None
+        other.write(records(1, 2)[0].data)
+    assert sorted(everything(backend, "mia")) == [one.data for one in records(0, 2)]
+
+
+def test_archiving_what_a_program_without_the_lock_has_just_archived_finds_nothing(tmp_path: Path) -> None:
+    backend = open_filesystem(tmp_path, foreignWriters="true", archiveThreshold="2")
+    dialogs = tmp_path / "journal/users/mia/dialogs"
+    write = os.write
+
+    def write_and_archive(descriptor: int, data: bytes) -> int:
+        written = write(descriptor, data)
+        os.rename(dialogs / "current.yaml", dialogs / "archived/theirs.yaml")
+        return written
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "write", write_and_archive)
+        assert backend.append("mia", records(0, 2)) == (2, None)
+    assert names_of(backend, "mia") == ["theirs"]
+    assert stored(backend, "mia", "theirs") == joined(records(0, 2))
+    assert not (dialogs / "current.yaml").exists()

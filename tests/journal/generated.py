@@ -3,7 +3,6 @@
 import json
 import subprocess
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from hypothesis import strategies as st
@@ -11,8 +10,8 @@ from hypothesis import strategies as st
 from potofs.errors import InvalidMessage
 from potofs.journal import reading, yamldoc
 from potofs.journal.message import ROLES, ChatMessage
+from tests.bun import BUN
 
-BUN = Path(__file__).parents[2] / ".tools/node_modules/.bin/bun"
 TIMESTAMP = "2024-01-15T10:30:00.000Z"
 
 # Reads texts as JSON, writes what each is as YAML: its documents, or the parser's complaint.

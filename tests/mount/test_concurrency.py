@@ -1,5 +1,6 @@
 """Many at once: no record is lost, torn, doubled, or out of its writer's order."""
 
+import fcntl
 import subprocess
 import sys
 from collections import defaultdict
@@ -9,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from potofs import ChatMessage, DialogueJournal
-from tests.mounts import Mount, run
+from tests.mounts import Mount, run, wait_until
 
 RECORDS = 500
 
@@ -106,3 +107,30 @@ def test_whoever_opens_a_conversation_that_is_being_archived_finds_the_new_one(
         by_writer[who].append(what)
     assert by_writer == {f"writer {number}": list(map(str, range(each))) for number in range(4)}
     assert len(journal.backend.archives("mia")) == 4 * each // 5
+
+
+def test_while_one_user_s_lock_is_held_elsewhere_all_others_go_on(root: Path, mount_at: Callable[..., Mount]) -> None:
+    mount = mount_at(f"file://{root}?lockTimeoutMs=60000")
+    users = ["mia", "max", "noah", "zoe"]
+    for user in users:
+        (mount.users / user).mkdir()
+    with (root / "users/mia/.lock").open("r+b") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        # More of them than there are worker threads for one user.
+        command: list[str | Path] = [sys.executable, "-c", THROUGH_THE_MOUNT, mount.current("mia")]
+        waiting = [subprocess.Popen([*command, str(writer), "1"]) for writer in range(9)]
+        wait_until(lambda: sum(map(is_writing, waiting)) == 9, "all writers of mia wait in their write")
+        for user in users[1:]:
+            assert run(sys.executable, "-c", THROUGH_THE_MOUNT, mount.current(user), "0", "20").returncode == 0
+            assert run("grep", "-c", "^---$", mount.current(user)).stdout == "20\n"
+        assert [process.poll() for process in waiting] == [None] * 9
+        assert run("ls", mount.dialogs("mia")).stdout == "archived\n"
+    for process in waiting:
+        assert process.wait(30) == 0
+    assert run("grep", "-c", "^---$", mount.current("mia")).stdout == "9\n"
+
+
+def is_writing(process: subprocess.Popen[bytes]) -> bool:
+    """Whether a process waits in the kernel for a file system's answer."""
+    waits_in = Path(f"/proc/{process.pid}/wchan").read_text()
+    return "request_wait" in waits_in or "fuse" in waits_in

@@ -12,13 +12,13 @@ import zlib
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 
-from potofs.backends.base import Archived, Scan, Stat, Totals
+from potofs.backends.base import Archived, Scan, Stat, Totals, marks_of
 from potofs.backends.filesystem import files
 from potofs.backends.filesystem.conversations import Conversations
 from potofs.backends.filesystem.index import Contents
 from potofs.backends.filesystem.layout import FILE_MODE, Layout
 from potofs.backends.filesystem.lock import UserLocks
-from potofs.backends.filesystem.totals import NO_FIGURES, Busy, Counted, Figures, TotalsFile, counted, figures_of
+from potofs.backends.filesystem.totals import NO_FIGURES, Busy, Counted, Figures, TotalsFile, figures_of, noted
 from potofs.errors import DeadlineExceeded, NotFound
 
 _ENTRY = struct.Struct("<6qI")
@@ -56,7 +56,8 @@ class Accounts:
         self._anew.discard(user)
         # What was done is done, and not undone because it cannot be counted: the next change counts it too.
         try:
-            before = counted(lock)
+            note = noted(lock, contents.noted if contents else None)
+            before = note.counted if note else None
             archives_at = files.changed(self._layout.archived(user))
             if contents is not None:
                 state = contents.id, contents.size, archives_at
@@ -79,7 +80,9 @@ class Accounts:
             else:
                 archives = self._archives(user)
             number = before.number + 1 if before else 1
-            self.sums.change(user, lock, before, Counted(number, *state, current, archives))
+            note = self.sums.change(user, lock, before, Counted(number, *state, current, archives))
+            if contents is not None:
+                contents.noted = note
         except (OSError, Busy):
             return
 
@@ -153,7 +156,8 @@ class Accounts:
         except FileNotFoundError:
             return None
         try:
-            return counted(descriptor)
+            note = noted(descriptor)
+            return note.counted if note else None
         finally:
             os.close(descriptor)
 
@@ -171,7 +175,7 @@ class Accounts:
             users += 1
             for archive in [None, *(archive.name for archive in self._conversations.archives(user))]:
                 with suppress(NotFound), self._conversations.open(user, archive) as reader:
-                    held = figures_of(self._scan(reader.read_all()))
+                    held = figures_of(marks_of(reader, self._scan))
                     running = archive is None
                     found = found.plus(Figures(running, not running, held[0], reader.stored_size(), *held[1:]))
         return found.totals(users)
@@ -209,7 +213,7 @@ class Accounts:
         """What an archive holds: messages, first and last time; None if it is gone."""
         try:
             with self._conversations.open(user, archive.name) as reader:
-                return figures_of(self._scan(reader.read_all()))
+                return figures_of(marks_of(reader, self._scan))
         except NotFound:
             return None
         except OSError:

@@ -36,6 +36,7 @@ from potofs.backends.filesystem.conversations import (
     last_appended,
     must_be_there,
     must_exist,
+    not_found,
 )
 from potofs.backends.filesystem.fence import FenceFile
 from potofs.backends.filesystem.index import Contents, Index
@@ -418,16 +419,23 @@ class FilesystemBackend(Backend):
             self._syncs.sync(descriptor)
         try:
             return self._archive(user, None)
+        except NotFound:
+            # A program that takes no lock was quicker to archive it.
+            return None
         except (AlreadyExists, OSError) as error:
             log.warning("user %r: the conversation is long enough to be archived, but cannot be: %s", user, error)
             return None
 
-    def _archive(self, user: str, name: str | None) -> str:
-        """Turns the running conversation into an archive; the caller holds the lock."""
-        descriptor = self._running.open(user)
+    def _archive(self, user: str, name: str | None, *, keep_empty: bool = False) -> str:
+        """Turns the running conversation into an archive; raises NotFound. The caller holds the lock."""
+        with must_exist(user, None):
+            descriptor = self._running.open(user, create=False)
         try:
             contents = self._index.current(user, descriptor)
-            name = self._archives.archive(user, descriptor, name)
+            if not contents.size and not keep_empty:
+                raise not_found(user, None)
+            with must_exist(user, None):
+                name = self._archives.archive(user, descriptor, name)
             self._accounts.note(user, files.stat_of(os.fstat(descriptor), self._layout.number_of), contents)
         finally:
             os.close(descriptor)
@@ -437,13 +445,17 @@ class FilesystemBackend(Backend):
     def _make_way(self, user: str, *, swap: bool) -> str | None:
         """Archives the running conversation if there is one and that may be; the caller holds the lock."""
         path = self._layout.conversation(user, None)
-        with suppress(FileNotFoundError):
+        with suppress(FileNotFoundError, NotFound):
             if os.stat(path).st_size:
                 if not swap:
                     raise self._is_there(user, None)
                 return self._archive(user, None)
             # An empty conversation is none: a writer made the file and never wrote.
-            os.unlink(path)
+            if self._settings.foreign_writers:
+                # Or is about to, without the lock: then what it writes is in an archive, and not gone.
+                self._archive(user, None, keep_empty=True)
+            else:
+                os.unlink(path)
         return None
 
     def _is_left_alone(self, user: str, archive: str) -> bool:

@@ -7,13 +7,24 @@ users that appended last. All of it is used under the user's lock.
 import os
 import threading
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 
-from potofs.backends.base import RECORD_END, Fingerprint, Mark, Reader, Record, Scan, seam
+from potofs.backends.base import (
+    PIECE,
+    RECORD_END,
+    Fingerprint,
+    Mark,
+    Reader,
+    Record,
+    Scan,
+    marks_of,
+    seam,
+    whole_records,
+)
 from potofs.backends.filesystem.files import NumberOf
 from potofs.backends.filesystem.sidecar import Kept, Sidecar
-from potofs.backends.filesystem.totals import Figures, figures_of
+from potofs.backends.filesystem.totals import Figures, Note, figures_of
 from potofs.errors import WouldBlock
 
 # Users whose conversations are remembered, those of the last appends (about 20 kB each).
@@ -41,6 +52,8 @@ class Contents:
         self.covered = 0
         self.count = 0
         self.given: set[Fingerprint] = set()
+        #: What was counted of the user when this was looked at last.
+        self.noted: Note | None = None
         #: Whether this process has made the file's name durable.
         self.is_named = False
         # The last of the bytes that are accounted for: an inode number may come again, with other bytes.
@@ -58,6 +71,8 @@ class Contents:
 
     def figures(self) -> Figures:
         """What is counted of it as a running conversation."""
+        if not self._in_tail:
+            return Figures._make((1, 0, self.count, self.size, self._first_ns, self._last_ns))
         _, first, last = figures_of(self._in_tail)
         return Figures(1, 0, self.count, self.size, min(first, self._first_ns), max(last, self._last_ns))
 
@@ -91,15 +106,24 @@ class Contents:
         if size < self.covered:
             return False
         start = self.covered - len(self._seen)
-        data = _read(descriptor, start, size - start)
+        data = _read(descriptor, start, min(size - start, PIECE))
         if not data.startswith(self._seen):
             return False
         new = data[len(self._seen) :]
-        end = 0 if not new else (new.rfind(RECORD_END) + len(RECORD_END) if RECORD_END in new else 0)
+        if not new and not self.tail:
+            return True  # As nearly always.
         self.count -= len(self._in_tail)
-        self.tail = new[end:]
+        self.tail = b""
+        if start + len(data) >= size:
+            pieces: Iterable[bytes] = [new]
+        else:
+            pieces = whole_records(lambda offset, size: _read(descriptor, offset, size), self.covered, size)
+        for piece in pieces:
+            end = piece.rfind(RECORD_END) + len(RECORD_END) if RECORD_END in piece else 0
+            self._take(list(self._scan(piece[:end])), piece[:end])
+            # There is one behind the last piece only.
+            self.tail = piece[end:]
         self._in_tail = list(self._scan(self.tail))
-        self._take(list(self._scan(new[:end])), new[:end])
         self.count += len(self._in_tail)
         return True
 
@@ -188,7 +212,7 @@ class Index:
             if newest is not None:
                 with newest:
                     _refuse_long_read(user, newest.stat().size, wait)
-                    known.previous.update(mark.fingerprint for mark in self._scan(newest.read_all()))
+                    known.previous.update(mark.fingerprint for mark in marks_of(newest, self._scan))
             known.previous_at = changed
         return fingerprint in known.previous
 

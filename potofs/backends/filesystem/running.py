@@ -18,10 +18,10 @@ class Running:
     def __init__(self, layout: Layout, index: Index, syncs: GroupSync, *, cut_back: bool) -> None:
         self._layout, self._index, self._syncs, self._cut_back = layout, index, syncs, cut_back
 
-    def open(self, user: str) -> int:
-        """The running conversation, opened to append."""
+    def open(self, user: str, *, create: bool = True) -> int:
+        """The running conversation, opened to append; made if it is not there, or else FileNotFoundError."""
         path = self._layout.conversation(user, None)
-        descriptor = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, FILE_MODE)
+        descriptor = os.open(path, os.O_RDWR | os.O_APPEND | (os.O_CREAT if create else 0), FILE_MODE)
         try:
             if self._syncs.is_doubtful(descriptor):
                 self.write_again(user, descriptor)

@@ -24,6 +24,7 @@ import time
 import zlib
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
+from functools import cache
 from hashlib import blake2b
 from typing import NamedTuple
 
@@ -106,21 +107,41 @@ _COUNTED = struct.Struct("<4q6q6q")
 _CHECK = struct.Struct("<I")
 
 
-def counted(lock: int) -> Counted | None:
-    """What was counted of the user whose lock file is opened as `lock`; None if that was never done."""
+class Note(NamedTuple):
+    """What stands in a user's record, and what it says."""
+
+    data: bytes
+    counted: Counted
+
+
+def noted(lock: int, known: Note | None = None) -> Note | None:
+    """What was counted of the user whose lock file is opened as `lock`; None if that was never done.
+
+    `known` is what stood there when it was looked at last.
+    """
     data = os.pread(lock, _COUNTED.size + _CHECK.size, 0)
+    if known is not None and known.data == data:
+        return known
     packed = data[:-4]
     if len(data) < _COUNTED.size + _CHECK.size or data[-4:] != _CHECK.pack(zlib.crc32(packed)):
         return None
     found = _COUNTED.unpack(packed)
     number, current_id, current_size, archives_at = found[:4]
     # _make is twice as quick as the call by arguments, and this is on the way of every append.
-    return Counted(number, current_id, current_size, archives_at, Figures._make(found[4:10]), Figures._make(found[10:]))
+    current, archives = Figures._make(found[4:10]), Figures._make(found[10:])
+    return Note(data, Counted(number, current_id, current_size, archives_at, current, archives))
 
 
-def _note(lock: int, now: Counted) -> None:
+def _counted(lock: int) -> Counted | None:
+    note = noted(lock)
+    return note.counted if note else None
+
+
+def _note(lock: int, now: Counted) -> Note:
     packed = _COUNTED.pack(*now[:4], *now.current, *now.archives)
-    os.pwrite(lock, packed + _CHECK.pack(zlib.crc32(packed)), 0)
+    data = packed + _CHECK.pack(zlib.crc32(packed))
+    os.pwrite(lock, data, 0)
+    return Note(data, now)
 
 
 class _Sums(NamedTuple):
@@ -175,8 +196,10 @@ class TotalsFile:
         # What this process wrote last into each shard: then there is nothing to be taken back.
         self._written: dict[int, tuple[bytes, _Sums]] = {}
 
-    def change(self, user: str, lock: int, before: Counted | None, now: Counted) -> None:
+    def change(self, user: str, lock: int, before: Counted | None, now: Counted) -> Note:
         """Counts a user as `now`, the next number after `before`; the caller holds the user's lock, opened as `lock`.
+
+        Returns what stands in the user's record then.
 
         Raises OSError, Busy; then it is as if the user's last change had not been counted.
         """
@@ -187,10 +210,15 @@ class TotalsFile:
             self._lock(file, shard, 1, _PATIENCE)
             try:
                 sums = self._sums(file, shard, name, lock)
-                after = sums.changed(before.all if before else None, now.all)
+                if before is not None and before.archives == now.archives:
+                    # What archives have is in the sums already, their times too.
+                    after = sums.changed(before.current, now.current)
+                else:
+                    after = sums.changed(before.all if before else None, now.all)
                 data = self._write(file, shard, after, sums, now.number, name)
-                _note(lock, now)
+                note = _note(lock, now)
                 self._written[shard] = data, after
+                return note
             finally:
                 self._unlock(file, shard, 1)
 
@@ -267,7 +295,7 @@ class TotalsFile:
         if not whose:
             return sums
         # Of the user's own record it is known that it cannot change meanwhile: that happens in the shard's lock too.
-        found = counted(lock) if whose == name and lock is not None else self._counted(whose)
+        found = _counted(lock) if whose == name and lock is not None else self._counted(whose)
         return before if found is None or found.number < number else sums
 
     def _read(self, file: int, shard: int) -> tuple[_Sums, _Sums, int, bytes]:
@@ -285,7 +313,7 @@ class TotalsFile:
         except FileNotFoundError:
             return None
         try:
-            return counted(descriptor)
+            return _counted(descriptor)
         finally:
             os.close(descriptor)
 
@@ -318,7 +346,7 @@ class TotalsFile:
 
     @staticmethod
     def _lock(file: int, first: int, count: int, patience: float) -> None:
-        region = _LOCK.pack(fcntl.F_WRLCK, 0, _START + first * _SLOT, count * _SLOT, 0)
+        region = _region(fcntl.F_WRLCK, first, count)
         deadline = 0.0
         while True:
             try:
@@ -332,7 +360,7 @@ class TotalsFile:
 
     @staticmethod
     def _unlock(file: int, first: int, count: int) -> None:
-        fcntl.fcntl(file, fcntl.F_OFD_SETLK, _LOCK.pack(fcntl.F_UNLCK, 0, _START + first * _SLOT, count * _SLOT, 0))
+        fcntl.fcntl(file, fcntl.F_OFD_SETLK, _region(fcntl.F_UNLCK, first, count))
 
     # Where it is right
 
@@ -357,6 +385,12 @@ class TotalsFile:
         places = [place for place in self._places(file) if place != bytes(16)]
         places = [self._place(), *places][:_PLACES]
         os.pwrite(file, (_MAGIC + b"".join(places)).ljust(_START, b"\0"), 0)
+
+
+@cache
+def _region(kind: int, first: int, count: int) -> bytes:
+    """How fcntl(2) is told of shards."""
+    return _LOCK.pack(kind, 0, _START + first * _SLOT, count * _SLOT, 0)
 
 
 def _shard(name: bytes) -> int:

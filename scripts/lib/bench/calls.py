@@ -1,35 +1,27 @@
-"""Times potofs and what it is compared with, in turn, and prints medians and ratios.
+"""What one call costs: potofs and what it is compared with, in turn, as medians and ratios.
 
 Every round does each work once on every subject, so that a machine that gets slower gets slower for all of them. The
 ratio is the median of the rounds' ratios to the floor (the same work with plain files), not a ratio of medians.
-`--keep` writes the table into README.md, between its two marks.
 """
 
-import argparse
 import fcntl
 import os
-import platform
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
-from datetime import UTC, datetime
-from itertools import islice
+from contextlib import ExitStack
 from pathlib import Path
 from statistics import median
 from typing import NamedTuple
 
-from potofs import ChatMessage, open_journal
-
-README = Path(__file__).parents[2] / "README.md"
-MARKS = ("<!-- figures -->\n", "<!-- end of figures -->\n")
+from bench import tables
+from bench.places import ENDLESS, bindfs, message, potofs, record
+from potofs import open_journal
 
 USERS = 200
 # Some 20 kB a conversation, in messages of 200 characters.
 MESSAGES = 60
-TEXT = "x" * 200
 BATCH = 200
 
 
@@ -52,21 +44,10 @@ class Work(NamedTuple):
     subjects: list[Subject]
 
 
-def records() -> Iterator[bytes]:
-    """Records no two of which are equal: a second one is a retry, and stores nothing."""
-    number = 0
-    while True:
-        number += 1
-        yield f'role: user\ncontent: Number {number} {TEXT}\ntimestamp: "2024-01-15T10:30:00.000Z"\n---\n'.encode()
-
-
-RECORDS = records()
-
-
 def append_opening_each_time(path: Path, *, sync: bool = False) -> None:
     for _ in range(BATCH):
         descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
-        os.write(descriptor, next(RECORDS))
+        os.write(descriptor, record())
         if sync:
             os.fdatasync(descriptor)
         os.close(descriptor)
@@ -75,7 +56,7 @@ def append_opening_each_time(path: Path, *, sync: bool = False) -> None:
 def append_held(path: Path) -> None:
     descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
     for _ in range(BATCH):
-        os.write(descriptor, next(RECORDS))
+        os.write(descriptor, record())
     os.close(descriptor)
 
 
@@ -83,7 +64,7 @@ def append_locked(path: Path) -> None:
     for _ in range(BATCH):
         descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
         fcntl.flock(descriptor, fcntl.LOCK_EX)
-        os.write(descriptor, next(RECORDS))
+        os.write(descriptor, record())
         os.close(descriptor)
 
 
@@ -101,31 +82,9 @@ def grep(directory: Path) -> None:
     subprocess.run(["grep", "-rc", "nothing like this", directory], stdout=subprocess.DEVNULL, check=False)
 
 
-@contextmanager
-def bindfs(source: Path, mountpoint: Path) -> Iterator[Path]:
-    """A pass-through mount in C."""
-    mountpoint.mkdir()
-    subprocess.run(["bindfs", source, mountpoint], check=True)
-    try:
-        yield mountpoint
-    finally:
-        subprocess.run(["fusermount", "-u", mountpoint], check=True)
-
-
-@contextmanager
-def potofs(url: str, mountpoint: Path) -> Iterator[Path]:
-    """A mounted journal."""
-    command = [sys.executable, "-m", "potofs"]
-    subprocess.run([*command, "mount", mountpoint, "--backend", url, "--log", f"{mountpoint}.log"], check=True)
-    try:
-        yield mountpoint
-    finally:
-        subprocess.run([*command, "umount", mountpoint], check=True)
-
-
 def fill(root: Path) -> None:
     """Conversations of USERS users, written as files: the layout is the journal's."""
-    data = b"".join(islice(records(), MESSAGES))
+    data = b"".join(record() for _ in range(MESSAGES))
     for number in range(USERS):
         dialogs = root / f"users/user-{number:03d}/dialogs"
         (dialogs / "archived").mkdir(parents=True)
@@ -137,7 +96,7 @@ def works(place: Path, stack: ExitStack) -> Iterator[Work]:
     plain, journal = place / "plain", place / "journal"
     fill(plain)
     fill(journal)
-    url = f"file://{journal}?archiveThreshold=0&maxConversationLength=0"
+    url = f"file://{journal}?{ENDLESS}"
     peer = stack.enter_context(bindfs(plain, place / "bindfs"))
     quick = stack.enter_context(potofs(f"{url}&fsync=never", place / "quick"))
     durable = stack.enter_context(potofs(url, place / "durable"))
@@ -200,7 +159,7 @@ def works(place: Path, stack: ExitStack) -> Iterator[Work]:
 
     def add() -> None:
         for _ in range(BATCH):
-            library.add_message("g", ChatMessage("user", next(RECORDS).decode(), "2024-01-15T10:30:00.000Z"))
+            library.add_message("g", message())
 
     yield Work(
         "add_message of the library, fsync=never",
@@ -243,39 +202,11 @@ def measure(work: Work, rounds: int) -> Iterator[tuple[str, float, float]]:
 
 def table(rounds: int) -> Iterator[str]:
     """The lines of the table, as they are measured."""
-    python, kernel = platform.python_version(), platform.release().split("-")[0]
-    when = datetime.now(UTC)
-    yield f"Measured on {when:%Y-%m-%d} with {os.cpu_count()} cores, Linux {kernel}, Python {python}; "
+    yield tables.measured()
     yield f"medians of {rounds} rounds, the subjects in turn. The ratio is to the first of each group.\n\n"
     yield "| what | subject | median | ratio |\n| --- | --- | ---: | ---: |\n"
     with tempfile.TemporaryDirectory(prefix="potofs-bench-") as place, ExitStack() as stack:
         for work in works(Path(place), stack):
             for number, (name, taken, ratio) in enumerate(measure(work, rounds)):
                 what = work.name if number == 0 else ""
-                yield f"| {what} | {name} | {taken:.{0 if taken >= 100 else 1}f} {work.unit} | {ratio:.2f} |\n"
-
-
-def keep(lines: list[str]) -> None:
-    """Puts the table into README.md."""
-    text = README.read_text()
-    before, rest = text.split(MARKS[0])
-    _, after = rest.split(MARKS[1])
-    README.write_text(f"{before}{MARKS[0]}{''.join(lines)}{MARKS[1]}{after}")
-
-
-def main() -> None:
-    """Runs everything."""
-    parser = argparse.ArgumentParser(prog="scripts/bench", description=__doc__.splitlines()[0])
-    parser.add_argument("--keep", action="store_true", help="write the table into README.md")
-    parser.add_argument("--rounds", type=int, default=15, help="how often each work is done (default: 15)")
-    arguments = parser.parse_args()
-    lines = []
-    for line in table(arguments.rounds):
-        sys.stdout.write(line)
-        sys.stdout.flush()
-        lines.append(line)
-    if arguments.keep:
-        keep(lines)
-
-
-main()
+                yield f"| {what} | {name} | {tables.short(taken)} {work.unit} | {ratio:.2f} |\n"
