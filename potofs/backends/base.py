@@ -232,6 +232,22 @@ def marks_of(reader: Reader, scan: Scan) -> Iterator[Mark]:
         yield from scan(piece)
 
 
+class Snapshot(Reader):
+    """Bytes that were made or read when they were opened."""
+
+    def __init__(self, data: bytes, stat: Stat) -> None:
+        self._data = data
+        self._stat = stat
+
+    def stat(self) -> Stat:
+        return self._stat
+
+    def read(self, offset: int, size: int) -> bytes:
+        return self._data[offset : offset + size]
+
+    def close(self) -> None: ...
+
+
 class Backend(ABC):
     """A place for conversations. Thread-safe and synchronous; OSError comes through as the system said it.
 

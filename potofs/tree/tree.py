@@ -11,7 +11,7 @@ from contextlib import suppress
 from hashlib import blake2b
 from typing import NamedTuple
 
-from potofs.backends.base import Capability, Reader, Stat, Usage
+from potofs.backends.base import Capability, Reader, Snapshot, Stat, Usage
 from potofs.errors import InvalidName, NotFound, NotPermitted, Stale
 from potofs.journal.appending import Appender
 from potofs.journal.journal import DialogueJournal
@@ -244,23 +244,7 @@ class Tree:
         with suppress(NotFound):
             changed = max(changed, self._backend.stat(node.user).mtime_ns)
         data = self._journal.user_metadata(node.user)
-        return _Rendered(data, Stat(_virtual_inode(node), len(data), changed, changed))
-
-
-class _Rendered(Reader):
-    """Contents that were made when the file was opened."""
-
-    def __init__(self, data: bytes, stat: Stat) -> None:
-        self._data = data
-        self._stat = stat
-
-    def stat(self) -> Stat:
-        return self._stat
-
-    def read(self, offset: int, size: int) -> bytes:
-        return self._data[offset : offset + size]
-
-    def close(self) -> None: ...
+        return Snapshot(data, Stat(_virtual_inode(node), len(data), changed, changed))
 
 
 def _virtual_inode(node: Node) -> int:

@@ -13,6 +13,7 @@ from potofs.backends.base import Backend, Fence, Finding, Stat
 from potofs.errors import Fenced, Unsupported
 from potofs.journal import reading, record
 from potofs.journal.reading import Damage
+from tests import redis_servers
 
 
 def said(content: str, second: int) -> ChatMessage:
@@ -63,14 +64,17 @@ TORN = {
 Put = Callable[[bytes], tuple[DialogueJournal, str | None]]
 
 
-@pytest.fixture(params=["filesystem", "archive", "compressed", "memory"])
+@pytest.fixture(params=["files", "archive in files", "compressed", "memory", "redis", "archive in redis"])
 def put(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Put]:
     """For a conversation that is running, an archive, or a compressed one."""
     kind = request.param
-    with open_journal("memory:" if kind == "memory" else f"file://{tmp_path}/journal") as journal:
+    url = "memory:" if kind == "memory" else f"file://{tmp_path}/journal"
+    if "redis" in kind:
+        url = f"redis://{redis_servers.shared().place}?prefix={tmp_path}"
+    with open_journal(url) as journal:
 
         def put(data: bytes) -> tuple[DialogueJournal, str | None]:
-            if kind in {"filesystem", "memory"}:
+            if kind in {"files", "memory", "redis"}:
                 journal.backend.put_current("mia", data, 5)
                 return journal, None
             # So much that it gets smaller, and the damage stays where it is.

@@ -18,22 +18,24 @@ from potofs.backends.base import (
     Backend,
     Capability,
     Fence,
+    Finding,
     Reader,
     Record,
     Scan,
+    Snapshot,
     Stat,
     Totals,
     Usage,
 )
 from potofs.backends.redis import health, scripts
-from potofs.backends.redis.changes import Changes, Figures, Refusal, Seen
+from potofs.backends.redis.changes import Changes, Figures, Refusal, Seen, Wanted
+from potofs.backends.redis.checking import Checks
 from potofs.backends.redis.connection import Argument, Link
 from potofs.backends.redis.keys import SHARDS, Keys, number, shard_of_user
 from potofs.backends.redis.reading import (
     RUNNING,
     ConversationReader,
     Entry,
-    Snapshot,
     read_bytes,
     running_stat,
 )
@@ -76,6 +78,7 @@ class RedisBackend(Backend):
         self._keys = Keys(self._settings.key_prefix)
         self._link = Link(where, self._settings)
         self._changes = Changes(self._link, self._keys, scan)
+        self._checks = Checks(self._link, self._keys, self._changes)
 
     def prepare(self, *, create: bool) -> None:
         """Reaches the servers, and warns of every setting by which they could lose what is stored.
@@ -275,6 +278,29 @@ class RedisBackend(Backend):
     def append_log(self, line: bytes) -> None:
         self._link.script(scripts.log(), (self._keys.cleanup_log,), (line,))
 
+    # Checking
+
+    def check(self, user: str | None, *, repair: bool) -> Iterator[Finding]:
+        if repair:
+            # What is only removed (fingerprints, copies) asks no script.
+            self.fence().check()
+        return self._checks.place(repair) if user is None else self._checks.user(user, repair)
+
+    def rewrite(self, user: str, archive: str | None, seen: Stat, data: bytes) -> bool:
+        entry_name = "" if archive is None else spelled(archive)
+        if seen.id % SHARDS != shard_of_user(user):
+            return False  # It never was this user's.
+        count, first, last, fingerprints = self._changes.figures(data)
+        conversation = self._store(user, data)
+        keys = [name(one) for one in (conversation, seen.id) for name in (self._keys.bytes, self._keys.known)]
+        figures: tuple[Argument, ...] = (count, first, last, *fingerprints)
+        arguments = (entry_name, seen.id, seen.size, conversation, len(data), *figures)
+        try:
+            self._name("rewrite", user, keys[0], lambda _: (keys, arguments))
+        except Refusal:
+            return False
+        return True
+
     # The place
 
     def usage(self) -> Usage:
@@ -314,6 +340,22 @@ class RedisBackend(Backend):
 
     def _put(self, kind: str, user: str, name: str, data: bytes, mtime_ns: int | None, figures: Figures) -> str:
         """Stores whole bytes under a new number and then, in one change, gives them a name; returns that."""
+        shard = shard_of_user(user)
+        conversation = self._store(user, data)
+        key = self._keys.bytes(conversation)
+        mtime = "" if mtime_ns is None else mtime_ns
+
+        def wanted(seen: Seen) -> tuple[Sequence[Argument], Sequence[Argument]]:
+            keys = (key, self._keys.known(conversation), self._keys.known(seen.newest or _nobody(shard)))
+            count, first, last, fingerprints = figures
+            arguments = (kind, conversation, len(data), name, mtime, count, first, last, _text(seen.newest))
+            return keys, (*arguments, *fingerprints)
+
+        index = self._keys.asides(user) if kind == "aside" else None
+        return self._name("put", user, key, wanted, index=index)
+
+    def _store(self, user: str, data: bytes) -> int:
+        """Stores whole bytes under a new number, which it returns; nothing refers to it yet."""
         if len(data) > _LARGEST:
             raise too_large(user)
         shard = shard_of_user(user)
@@ -326,16 +368,12 @@ class RedisBackend(Backend):
         except OSError:
             self._link.command("UNLINK", key)
             raise
-        mtime = "" if mtime_ns is None else mtime_ns
+        return conversation
 
-        def wanted(seen: Seen) -> tuple[Sequence[Argument], Sequence[Argument]]:
-            keys = (key, self._keys.known(conversation), self._keys.known(seen.newest or _nobody(shard)))
-            count, first, last, fingerprints = figures
-            arguments = (kind, conversation, len(data), name, mtime, count, first, last, _text(seen.newest))
-            return keys, (*arguments, *fingerprints)
-
+    def _name(self, script: str, user: str, key: str, wanted: Wanted, *, index: str | None = None) -> str:
+        """Does the change by which bytes that were stored become something; if it is refused, they are removed."""
         try:
-            return self._changes.do("put", user, wanted, index=self._keys.asides(user) if kind == "aside" else None)
+            return self._changes.do(script, user, wanted, index=index)
         except (Refusal, Fenced) as refusal:
             # They have no name and never will.
             self._link.command("UNLINK", key)

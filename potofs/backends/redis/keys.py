@@ -26,6 +26,8 @@ Times are nanoseconds since 1970, in decimal.
 What changes a key is in the scripts beside this file, and nowhere else.
 """
 
+import builtins
+import re
 from hashlib import blake2b
 
 from potofs import names
@@ -47,7 +49,9 @@ class Keys:
     """The keys of the journal with a prefix."""
 
     def __init__(self, prefix: str) -> None:
-        self._prefix = prefix
+        #: The pattern of all keys of shards, for SCAN.
+        self.pattern = re.sub(r"([*?\[\]\\])", r"\\\1", prefix) + "{[0-9a-f][0-9a-f]}:*"
+        self._parts = re.compile(re.escape(prefix.encode()) + rb"\{([0-9a-f]{2})\}:([a-z]+):(.+)", re.DOTALL)
         self._of_shard = [f"{prefix}{{{shard:02x}}}:" for shard in range(SHARDS)]
         self.journal = f"{prefix}journal"
         self.cleanup_log = f"{prefix}cleanup.log"
@@ -78,6 +82,16 @@ class Keys:
 
     def known(self, conversation: int) -> str:
         return f"{self._of_shard[conversation % SHARDS]}known:{conversation}"
+
+    def parts(self, key: builtins.bytes) -> tuple[int, str, str] | None:
+        """What a key says: shard, kind, and what the name of the kind is followed by; None if nothing is."""
+        found = self._parts.fullmatch(key)
+        return (int(found[1], 16), found[2].decode(), found[3].decode(errors="replace")) if found else None
+
+    @staticmethod
+    def user_of(spelled: str) -> str:
+        """The user whose keys end so; raises InvalidName, NameTooLong."""
+        return names.decode(spelled.replace("%3A", ":").replace("%7B", "{").replace("%7D", "}"))
 
     def _of_user(self, kind: str, user: str) -> str:
         spelled = names.encode(user).replace(":", "%3A").replace("{", "%7B").replace("}", "%7D")

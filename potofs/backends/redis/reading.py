@@ -5,6 +5,7 @@ from typing import NamedTuple, Self
 from potofs.backends.base import Reader, Stat
 from potofs.backends.redis.connection import Link
 from potofs.backends.redis.keys import Keys
+from potofs.errors import Stale
 
 # Bytes in one answer: a server sends nothing else meanwhile.
 _PIECE = 4 << 20
@@ -66,12 +67,18 @@ class ConversationReader(Reader):
         return found
 
     def read(self, offset: int, size: int) -> bytes:
-        return read_bytes(self._link, self._bytes, size, offset=offset)
+        return self._still_there(read_bytes(self._link, self._bytes, size, offset=offset), offset, size)
 
     def read_all(self) -> bytes:
-        return read_bytes(self._link, self._bytes)
+        return self._still_there(read_bytes(self._link, self._bytes), 0, self._stat.size)
 
     def close(self) -> None: ...
+
+    def _still_there(self, data: bytes, offset: int, size: int) -> bytes:
+        """What was read; raises Stale if it is short because the bytes have gone (`rewrite.lua`): they go whole."""
+        if len(data) < min(size, self._stat.size - offset) and not self._link.command("EXISTS", self._bytes):
+            raise Stale(f"user {self._user!r}: the conversation was mended, or its bytes are lost")
+        return data
 
     def _renamed(self) -> Stat:
         for name, text in self._link.command("HGETALL", self._keys.archives(self._user)).items():
@@ -92,19 +99,3 @@ def running_stat(values: list[bytes | None]) -> Stat | None:
         return None
     current, size, mtime, ctime = (int(value or 0) for value in values)
     return Stat(current, size, mtime, ctime)
-
-
-class Snapshot(Reader):
-    """Bytes that were read when they were opened: what was set aside may be removed."""
-
-    def __init__(self, data: bytes, stat: Stat) -> None:
-        self._data = data
-        self._stat = stat
-
-    def stat(self) -> Stat:
-        return self._stat
-
-    def read(self, offset: int, size: int) -> bytes:
-        return self._data[offset : offset + size]
-
-    def close(self) -> None: ...

@@ -32,6 +32,21 @@ def log() -> Script:
     return _script("log")
 
 
+def entries() -> Script:
+    """The script that reads what is stored of users of a shard."""
+    return _script("entries")
+
+
+def look() -> Script:
+    """The script that reads what there is of a conversation."""
+    return _script("look")
+
+
+def recount() -> Script:
+    """The script that takes sums over a shard's users."""
+    return _script("recount")
+
+
 @cache
 def _script(*names: str) -> Script:
     folder = files("potofs.backends.redis")

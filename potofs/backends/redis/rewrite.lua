@@ -1,0 +1,47 @@
+-- Puts bytes that are there already, under a new number, in the place of a conversation's.
+--
+-- KEYS       7 bytes  8 known (of the new conversation)  9 bytes  10 known (of the old one)
+-- ARGV       5 the archive's name, or empty: the running conversation  6 number  7 size that the old one had
+--            8 number  9 size of the new one  10 messages  11 first  12 last time or empty  13… fingerprints
+-- Answer     empty; or `changed`: it is not as it was seen any more
+
+local NAME_OF, NUMBER, SIZE, COUNT = ARGV[5], ARGV[8], ARGV[9], ARGV[10]
+
+local number, mtime, size, count, _
+if NAME_OF == '' then
+  number, size, count = user.current, user.size, user.count
+else
+  local entry = redis.call('HGET', ARCHIVES, NAME_OF)
+  if entry then
+    number, mtime, _, size, count = parts_of(entry)
+  end
+end
+-- What the old one has beyond its size was not looked at, and would be lost.
+if number ~= ARGV[6] or size ~= ARGV[7] or redis.call('STRLEN', KEYS[9]) ~= tonumber(size) then
+  return {'changed'}
+end
+if redis.call('STRLEN', KEYS[7]) ~= tonumber(SIZE) then
+  return {'missing'}
+end
+
+local is_empty = NAME_OF == '' and SIZE == '0'
+if is_empty then
+  user.current, user.size, user.mtime, user.ctime, user.count = '', '', '', '', ''
+  add(shard, 'conversations', -1)
+elseif NAME_OF == '' then
+  user.current, user.size, user.ctime, user.count = NUMBER, SIZE, now, COUNT
+else
+  redis.call('HSET', ARCHIVES, NAME_OF, entry_of(NUMBER, mtime, now, SIZE, COUNT))
+end
+if (NAME_OF == '' and not is_empty) or user.newest == number then
+  know(KEYS[8], 13, #ARGV)
+end
+if user.newest == number then
+  user.newest = NUMBER
+end
+redis.call('UNLINK', KEYS[9], KEYS[10])
+user.changed = now
+add(shard, 'messages', COUNT - (tonumber(count) or 0))
+add(shard, 'bytes', SIZE - size)
+said(ARGV[11], ARGV[12])
+return done('')
