@@ -48,8 +48,17 @@ class Accounts:
         self._locks, self._contents_of = locks, contents_of
         self.sums = TotalsFile(layout)
 
-    def count(self, user: str, lock: int, contents: Contents | None = None) -> None:
-        """Counts a user anew, as far as that has changed; `contents`: of the running conversation, if known."""
+    def count(
+        self,
+        user: str,
+        lock: int,
+        contents: Contents | None = None,
+        archived: tuple[int, Figures] | None = None,
+    ) -> None:
+        """Counts a user anew, as far as that has changed; `contents`: of the running conversation, if known.
+
+        `archived`: if nothing but one archive has come since archives had come or gone at that time; what it has.
+        """
         # What was done is done, and not undone because it cannot be counted: the next change counts it too.
         try:
             note = noted(lock, contents.noted if contents else None)
@@ -68,7 +77,12 @@ class Accounts:
             else:
                 contents = contents or self._contents_of(user)
                 current = contents.figures() if contents else NO_FIGURES
-            archives = before.archives if before and before.archives_at == archives_at else self._archives(user)
+            if before and before.archives_at == archives_at:
+                archives = before.archives
+            elif before and archived and before.archives_at == archived[0]:
+                archives = before.archives.plus(archived[1])
+            else:
+                archives = self._archives(user)
             number = before.number + 1 if before else 1
             note = self.sums.change(user, lock, before, Counted(number, *state, current, archives))
             if contents is not None:

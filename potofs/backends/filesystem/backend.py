@@ -42,6 +42,7 @@ from potofs.backends.filesystem.layout import DIRECTORY_MODE, Layout
 from potofs.backends.filesystem.lock import UserLocks
 from potofs.backends.filesystem.running import Running
 from potofs.backends.filesystem.sync import GroupSync, sync_directory
+from potofs.backends.filesystem.totals import Figures
 from potofs.config import FilesystemSettings, Where
 from potofs.errors import AlreadyExists, NotFound, WouldBlock
 
@@ -56,6 +57,9 @@ class _Change:
 
     #: What the running conversation holds after it, if that is known and it is not gone.
     contents: Contents | None = None
+    #: What the running conversation held that became an archive, if that is all that became of archives; and when they
+    #: had come or gone last before that.
+    archived: tuple[int, Figures] | None = None
 
 
 class FilesystemBackend(Backend):
@@ -159,7 +163,7 @@ class FilesystemBackend(Backend):
                     contents = self._running.write(user, descriptor, contents, fresh)
                 archived_as = None
                 if self._reaches_threshold(contents):
-                    archived_as = self._archive_by_itself(user, descriptor)
+                    archived_as = self._archive_by_itself(user, descriptor, change)
                 if archived_as is None and contents.size:
                     change.contents = contents
                     contents.keep()
@@ -214,9 +218,9 @@ class FilesystemBackend(Backend):
         self.stat(user)
         # Another program may have made the user's folders, and not this one.
         self._make_folders(user, wait=wait)
-        with self._changing(user, wait=wait):
+        with self._changing(user, wait=wait) as change:
             self.stat(user)
-            return self._archive(user, name)
+            return self._archive(user, name, change)
 
     def restore(self, user: str, archive: str, *, swap: bool = True) -> str | None:
         self.stat(user, archive)
@@ -335,7 +339,7 @@ class FilesystemBackend(Backend):
             self._fence.get().check()
             change = _Change()
             yield change
-            self._accounts.count(user, lock, change.contents)
+            self._accounts.count(user, lock, change.contents, change.archived)
 
     @property
     def _durable(self) -> bool:
@@ -356,7 +360,7 @@ class FilesystemBackend(Backend):
     def _reaches_threshold(self, contents: Contents, more: int = 0) -> bool:
         return 0 < self._settings.archive_at <= contents.count + more
 
-    def _archive_by_itself(self, user: str, descriptor: int) -> str | None:
+    def _archive_by_itself(self, user: str, descriptor: int, change: _Change) -> str | None:
         """Archives a conversation that is long enough, if that can be; the caller holds the lock.
 
         The append that brought it there is stored either way, and must not be reported as failed: given once more, it
@@ -365,7 +369,7 @@ class FilesystemBackend(Backend):
         if self._durable:
             self._syncs.sync(descriptor)
         try:
-            return self._archive(user, None)
+            return self._archive(user, None, change)
         except NotFound:
             # A program that takes no lock was quicker to archive it.
             return None
@@ -373,7 +377,7 @@ class FilesystemBackend(Backend):
             log.warning("user %r: the conversation is long enough to be archived, but cannot be: %s", user, error)
             return None
 
-    def _archive(self, user: str, name: str | None, *, keep_empty: bool = False) -> str:
+    def _archive(self, user: str, name: str | None, change: _Change, *, keep_empty: bool = False) -> str:
         """Turns the running conversation into an archive; raises NotFound. The caller holds the lock."""
         with must_exist(user, None):
             descriptor = self._running.open(user, create=False)
@@ -381,12 +385,18 @@ class FilesystemBackend(Backend):
             contents = self._index.current(user, descriptor)
             if not contents.size and not keep_empty:
                 raise not_found(user, None)
+            changed_before = files.changed(self._layout.archived(user))
             with must_exist(user, None):
                 name = self._archives.archive(user, descriptor, name)
-            self._accounts.note(user, files.stat_of(os.fstat(descriptor)), contents)
+            stat = files.stat_of(os.fstat(descriptor))
+            self._accounts.note(user, stat, contents)
         finally:
             os.close(descriptor)
-        self._index.forget(user)
+        if stat[:2] == (contents.id, contents.size):
+            change.archived = changed_before, contents.figures()._replace(conversations=0, archives=1)
+            self._index.archived(user, changed_before, (stat.mtime_ns, name))
+        else:
+            self._index.forget(user)
         return name
 
     def _make_way(self, user: str, *, swap: bool) -> str | None:
@@ -396,11 +406,11 @@ class FilesystemBackend(Backend):
             if os.stat(path).st_size:
                 if not swap:
                     raise self._is_there(user, None)
-                return self._archive(user, None)
+                return self._archive(user, None, _Change())
             # An empty conversation is none: a writer made the file and never wrote.
             if self._settings.foreign_writers:
                 # Or is about to, without the lock: then what it writes is in an archive, and not gone.
-                self._archive(user, None, keep_empty=True)
+                self._archive(user, None, _Change(), keep_empty=True)
             else:
                 os.unlink(path)
         return None
