@@ -269,3 +269,35 @@ def test_damage_counts_nothing(backend: Backend, current: Path) -> None:
     entries = list(reading.read(stored(backend, "mia")))
     assert sum(isinstance(entry, Damage) for entry in entries) == 10
     assert backend.append("mia", [record("the sixth")]).archived_as is not None
+
+
+# The newest archive
+
+
+def test_what_was_just_archived_is_known_without_reading_it(backend: Backend, scanned: list[int]) -> None:
+    for first in (0, 6, 12):
+        scanned.clear()
+        assert backend.append("mia", records(first, first + 6)).archived_as is not None
+        assert backend.append("mia", records(first + 2, first + 4)).stored == 0
+        if first:
+            assert not any(scanned)
+        assert backend.totals()[1:4] == (0, first // 6 + 1, first + 6)
+
+
+def test_what_another_server_archived_since_is_the_newest(tmp_path: Path) -> None:
+    one, other = (open_filesystem(tmp_path, fsync="never", archiveThreshold="6") for _ in range(2))
+    one.append("mia", records(0, 1))
+    assert one.append("mia", records(1, 6)).archived_as is not None
+    assert other.append("mia", records(6, 12)).archived_as is not None
+    assert one.append("mia", records(8, 9)).stored == 0
+    assert one.append("mia", records(2, 3)).stored == 1
+    assert one.totals()[1:4] == other.totals()[1:4] == (1, 2, 13)
+
+
+def test_an_archive_that_was_appended_to_later_stays_the_newest(backend: Backend) -> None:
+    later = backend.append("mia", records(0, 6)).archived_as
+    backend.set_times("mia", later, 1 << 62)
+    backend.append("mia", records(6, 7))
+    assert backend.append("mia", records(7, 12)).archived_as is not None
+    assert backend.append("mia", records(1, 2)).stored == 0
+    assert backend.append("mia", records(8, 9)).stored == 1

@@ -50,8 +50,17 @@ class Accounts:
         # Users of whom nothing that was counted is believed.
         self._anew: set[str] = set()
 
-    def count(self, user: str, lock: int, contents: Contents | None = None) -> None:
-        """Counts a user anew, as far as that has changed; `contents`: of the running conversation, if known."""
+    def count(
+        self,
+        user: str,
+        lock: int,
+        contents: Contents | None = None,
+        archived: tuple[int, Figures] | None = None,
+    ) -> None:
+        """Counts a user anew, as far as that has changed; `contents`: of the running conversation, if known.
+
+        `archived`: if nothing but one archive has come since archives had come or gone at that time; what it has.
+        """
         anew = user in self._anew
         self._anew.discard(user)
         # What was done is done, and not undone because it cannot be counted: the next change counts it too.
@@ -77,6 +86,8 @@ class Accounts:
                 current = contents.figures() if contents else NO_FIGURES
             if before and before.archives_at == archives_at and not anew:
                 archives = before.archives
+            elif before and archived and before.archives_at == archived[0] and not anew:
+                archives = before.archives.plus(archived[1])
             else:
                 archives = self._archives(user)
             number = before.number + 1 if before else 1

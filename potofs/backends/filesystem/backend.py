@@ -4,7 +4,6 @@ Reads take no lock: files only grow, and a name changes by rename(2). Every chan
 files after it has the lock. What is appended goes out in one write(2).
 """
 
-import logging
 import os
 import time
 from collections.abc import Iterator, Sequence
@@ -29,6 +28,7 @@ from potofs.backends.base import (
 from potofs.backends.filesystem import files
 from potofs.backends.filesystem.accounts import Accounts
 from potofs.backends.filesystem.archives import Archives
+from potofs.backends.filesystem.archiving import Archiving, Change, is_there
 from potofs.backends.filesystem.checking import Checks
 from potofs.backends.filesystem.conversations import (
     Conversations,
@@ -36,7 +36,6 @@ from potofs.backends.filesystem.conversations import (
     last_appended,
     must_be_there,
     must_exist,
-    not_found,
 )
 from potofs.backends.filesystem.fence import FenceFile
 from potofs.backends.filesystem.index import Contents, Index
@@ -47,17 +46,8 @@ from potofs.backends.filesystem.sync import GroupSync, sync_directory
 from potofs.config import FilesystemSettings, Where
 from potofs.errors import AlreadyExists, NotFound, Stale, Unsupported, WouldBlock
 
-log = logging.getLogger(__name__)
-
 # How long an archive has to be left alone before it is compressed where programs write that take no lock (nanoseconds).
 _LEFT_ALONE = 3600 * 10**9
-
-
-class _Change:
-    """What is being done under a user's lock."""
-
-    #: What the running conversation holds after it, if that is known and it is not gone.
-    contents: Contents | None = None
 
 
 class FilesystemBackend(Backend):
@@ -85,6 +75,14 @@ class FilesystemBackend(Backend):
         self._running = Running(self._layout, self._index, self._syncs, cut_back=not self._settings.foreign_writers)
         self._accounts = Accounts(self._layout, self._conversations, scan, self._locks, self._running.contents)
         self._archives = Archives(self._layout, self._conversations, self._syncs, durable=self._durable)
+        self._archiving = Archiving(
+            self._layout,
+            self._running,
+            self._index,
+            self._archives,
+            self._accounts,
+            keeps_empty=self._settings.foreign_writers,
+        )
         self._checks = Checks(
             self._layout,
             self._conversations,
@@ -174,7 +172,10 @@ class FilesystemBackend(Backend):
                     contents = self._running.write(user, descriptor, contents, fresh)
                 archived_as = None
                 if self._reaches_threshold(contents):
-                    archived_as = self._archive_by_itself(user, descriptor)
+                    if self._durable:
+                        # First, so that a disk that does not take it is told of.
+                        self._syncs.sync(descriptor)
+                    archived_as = self._archiving.archive_by_itself(user, change)
                 if archived_as is None and contents.size:
                     change.contents = contents
                     contents.keep()
@@ -231,11 +232,11 @@ class FilesystemBackend(Backend):
         self.stat(user)
         # Another program may have made the user's folders, and not this one.
         self._make_folders(user, wait=wait)
-        with self._changing(user, wait=wait):
+        with self._changing(user, wait=wait) as change:
             if idle_since_ns is not None and self.stat(user).mtime_ns > idle_since_ns:
                 raise Stale(f"user {user!r} has gone on with the conversation")
             self.stat(user)
-            return self._archive(user, name)
+            return self._archiving.archive(user, name, change)
 
     def restore(self, user: str, archive: str, *, swap: bool = True) -> str | None:
         self.stat(user, archive)
@@ -243,11 +244,11 @@ class FilesystemBackend(Backend):
             self.stat(user, archive)
             # Two renames, and in between the user has no running conversation: whoever is killed there has archived,
             # and restoring once more does the rest.
-            swapped = self._make_way(user, swap=swap)
+            swapped = self._archiving.make_way(user, swap=swap)
             try:
                 self._archives.restore(user, archive)
             except FileExistsError:
-                raise self._is_there(user, None) from None
+                raise is_there(user, None) from None
             finally:
                 self._index.forget(user)
             return swapped
@@ -382,13 +383,13 @@ class FilesystemBackend(Backend):
     # Inside
 
     @contextmanager
-    def _changing(self, user: str, *, wait: bool = True) -> Iterator[_Change]:
+    def _changing(self, user: str, *, wait: bool = True) -> Iterator[Change]:
         """Holds the lock of a user to change something, if that may be, and counts it; raises Fenced too."""
         with self._locks.held(user, wait=wait) as lock:
             self._fence.get().check()
-            change = _Change()
+            change = Change()
             yield change
-            self._accounts.count(user, lock, change.contents)
+            self._accounts.count(user, lock, change.contents, change.archived)
 
     @property
     def _durable(self) -> bool:
@@ -409,76 +410,22 @@ class FilesystemBackend(Backend):
     def _reaches_threshold(self, contents: Contents, more: int = 0) -> bool:
         return 0 < self._settings.archive_at <= contents.count + more
 
-    def _archive_by_itself(self, user: str, descriptor: int) -> str | None:
-        """Archives a conversation that is long enough, if that can be; the caller holds the lock.
-
-        The append that brought it there is stored either way, and must not be reported as failed: given once more, it
-        would be there twice. The next one tries again.
-        """
-        if self._durable:
-            self._syncs.sync(descriptor)
-        try:
-            return self._archive(user, None)
-        except NotFound:
-            # A program that takes no lock was quicker to archive it.
-            return None
-        except (AlreadyExists, OSError) as error:
-            log.warning("user %r: the conversation is long enough to be archived, but cannot be: %s", user, error)
-            return None
-
-    def _archive(self, user: str, name: str | None, *, keep_empty: bool = False) -> str:
-        """Turns the running conversation into an archive; raises NotFound. The caller holds the lock."""
-        with must_exist(user, None):
-            descriptor = self._running.open(user, create=False)
-        try:
-            contents = self._index.current(user, descriptor)
-            if not contents.size and not keep_empty:
-                raise not_found(user, None)
-            with must_exist(user, None):
-                name = self._archives.archive(user, descriptor, name)
-            self._accounts.note(user, files.stat_of(os.fstat(descriptor), self._layout.number_of), contents)
-        finally:
-            os.close(descriptor)
-        self._index.forget(user)
-        return name
-
-    def _make_way(self, user: str, *, swap: bool) -> str | None:
-        """Archives the running conversation if there is one and that may be; the caller holds the lock."""
-        path = self._layout.conversation(user, None)
-        with suppress(FileNotFoundError, NotFound):
-            if os.stat(path).st_size:
-                if not swap:
-                    raise self._is_there(user, None)
-                return self._archive(user, None)
-            # An empty conversation is none: a writer made the file and never wrote.
-            if self._settings.foreign_writers:
-                # Or is about to, without the lock: then what it writes is in an archive, and not gone.
-                self._archive(user, None, keep_empty=True)
-            else:
-                os.unlink(path)
-        return None
-
     def _is_left_alone(self, user: str, archive: str) -> bool:
         """Whether no program that takes no lock can be expected to write to an archive."""
         return not self._settings.foreign_writers or time.time_ns() - self.stat(user, archive).ctime_ns > _LEFT_ALONE
-
-    @staticmethod
-    def _is_there(user: str, archive: str | None) -> AlreadyExists:
-        what = "a running conversation" if archive is None else f"an archive {archive!r}"
-        return AlreadyExists(f"user {user!r} has {what} already; nothing is replaced")
 
     def _put(self, user: str, archive: str | None, data: bytes, mtime_ns: int) -> None:
         self._make_folders(user)
         path = self._layout.conversation(user, archive)
         with self._changing(user, wait=True):
             if archive is None:
-                self._make_way(user, swap=False)
+                self._archiving.make_way(user, swap=False)
             else:
                 self._archives.refuse_taken(user, archive)
             try:
                 files.create_whole(path, data, mtime_ns=mtime_ns, durable=self._durable)
             except FileExistsError:
-                raise self._is_there(user, archive) from None
+                raise is_there(user, archive) from None
             if archive is not None:
                 self._archives.touch(user)
             self._index.forget(user)

@@ -87,10 +87,13 @@ class Conversations:
                         found[archive] = Archived(archive, reader.stat(), reader.stored_size())
         return list(found.values())
 
-    def newest_archive(self, user: str) -> Opened | None:
-        """The archive that was appended to last, opened; None if there is none. The caller holds the lock."""
+    def newest_archive(self, user: str) -> tuple[tuple[int, str], Opened] | None:
+        """The archive that was appended to last: when, and its name, and it, opened; None if there is none.
+
+        The caller holds the lock.
+        """
         newest = max(self.archives(user), key=last_appended, default=None)
-        return self.open(user, newest.name) if newest else None
+        return (last_appended(newest), self.open(user, newest.name)) if newest else None
 
     def set_asides(self, user: str) -> list[Archived]:
         """What was set aside."""

@@ -130,6 +130,11 @@ class Contents:
     def has(self, fingerprint: Fingerprint) -> bool:
         return fingerprint in self.given or fingerprint in [mark.fingerprint for mark in self._in_tail]
 
+    def fingerprints(self) -> set[Fingerprint]:
+        """Those of all its messages; it is not to be used any more."""
+        self.given.update(mark.fingerprint for mark in self._in_tail)
+        return self.given
+
     def is_cut_off(self, record: Record) -> bool:
         """Whether the tail is this very record as far as it was written: all that tells it apart, and not all of it."""
         return (
@@ -154,11 +159,17 @@ class Contents:
         self._seen = (self._seen + data[-_SEEN:])[-_SEEN:]
 
 
+#: When an archive was appended to last (nanoseconds since 1970), and its name: the newest has the largest.
+Appended = tuple[int, str]
+
+
 class _User:
     def __init__(self) -> None:
         self.current: Contents | None = None
-        #: What the newest archive holds, and when archives had last come or gone then; None: not looked at yet.
+        #: Which archive is the newest, if there is one, and what it holds.
+        self.newest: Appended | None = None
         self.previous: set[Fingerprint] = set()
+        #: When archives had last come or gone then; None: not looked at yet.
         self.previous_at: int | None = None
 
 
@@ -168,7 +179,7 @@ class Index:
     def __init__(
         self,
         scan: Scan,
-        open_newest_archive: Callable[[str], Reader | None],
+        open_newest_archive: Callable[[str], tuple[Appended, Reader] | None],
         archives_changed: Callable[[str], int],
         sidecar_of: Callable[[str], str],
         number_of: NumberOf,
@@ -195,7 +206,9 @@ class Index:
                 contents = self._new(user, conversation)
                 contents.catch_up(descriptor)
             contents.keep()
-            known.current, known.previous_at = contents, None
+            if known.current is not None:
+                known.previous_at = None
+            known.current = contents
         return contents
 
     def _new(self, user: str, conversation: int) -> Contents:
@@ -207,14 +220,31 @@ class Index:
         # Archives come from other servers too.
         changed = self._archives_changed(user)
         if known.previous_at != changed:
-            newest = self._open_newest_archive(user)
-            known.previous = set()
-            if newest is not None:
+            opened = self._open_newest_archive(user)
+            known.newest, known.previous = None, set()
+            if opened is not None:
+                known.newest, newest = opened
                 with newest:
                     _refuse_long_read(user, newest.stat().size, wait)
                     known.previous.update(mark.fingerprint for mark in marks_of(newest, self._scan))
             known.previous_at = changed
         return fingerprint in known.previous
+
+    def archived(self, user: str, changed_before: int, archive: Appended) -> None:
+        """Takes it that the running conversation as it is known has become an archive, and nothing else has changed.
+
+        So the next append need not look for the newest archive among all, and read it; `changed_before`: when archives
+        had come or gone last until then.
+        """
+        known = self._known(user)
+        contents = known.current
+        is_newest = known.previous_at == changed_before and (known.newest is None or known.newest < archive)
+        if contents is None or not is_newest:
+            self.forget(user)
+            return
+        known.current = None
+        known.newest, known.previous = archive, contents.fingerprints()
+        known.previous_at = self._archives_changed(user)
 
     def forget(self, user: str) -> None:
         """Drops what is known of a user: conversations came or went."""
