@@ -303,25 +303,25 @@ class FindsFaultsEverywhere(ShelfBackend):
 
 
 class RewritesNothing(ShelfBackend):
-    def rewrite(self, user: str, archive: str | None, seen: Stat, data: bytes) -> bool:
+    def rewrite(self, user: str, archive: str | None, seen: Stat, data: bytes, *, was: bytes | None = None) -> bool:
         return True
 
 
 class RewritesWhateverIsThere(ShelfBackend):
-    def rewrite(self, user: str, archive: str | None, seen: Stat, data: bytes) -> bool:
-        return super().rewrite(user, archive, self.stat(user, archive), data)
+    def rewrite(self, user: str, archive: str | None, seen: Stat, data: bytes, *, was: bytes | None = None) -> bool:
+        return super().rewrite(user, archive, self.stat(user, archive), data, was=was)
 
 
 class RewritesToNothing(ShelfBackend):
-    def rewrite(self, user: str, archive: str | None, seen: Stat, data: bytes) -> bool:
-        return super().rewrite(user, archive, seen, data or b"\n")
+    def rewrite(self, user: str, archive: str | None, seen: Stat, data: bytes, *, was: bytes | None = None) -> bool:
+        return super().rewrite(user, archive, seen, data or b"\n", was=was)
 
 
 class RewritesBehindTheFence(ShelfBackend):
-    def rewrite(self, user: str, archive: str | None, seen: Stat, data: bytes) -> bool:
+    def rewrite(self, user: str, archive: str | None, seen: Stat, data: bytes, *, was: bytes | None = None) -> bool:
         fence, self.shelf.fence = self.shelf.fence, Fence()
         try:
-            return super().rewrite(user, archive, seen, data)
+            return super().rewrite(user, archive, seen, data, was=was)
         finally:
             self.shelf.fence = fence
 

@@ -230,10 +230,10 @@ class ShelfBackend(Backend):
             self.open_set_aside(user, name)
             del self.shelf.users[user].asides[name]
 
-    def rewrite(self, user: str, archive: str | None, seen: Stat, data: bytes) -> bool:
+    def rewrite(self, user: str, archive: str | None, seen: Stat, data: bytes, *, was: bytes | None = None) -> bool:
         item = self.item(user, archive)
         with self.changing(user) as found:
-            if item.stat()[:2] != seen[:2]:
+            if item.stat()[:2] != seen[:2] or was not in (None, item.data):
                 return False
             del found.items[archive]
             if data or archive is not None:

@@ -259,11 +259,11 @@ class MemoryBackend(Backend):
 
     # Checking
 
-    def rewrite(self, user: str, archive: str | None, seen: Stat, data: bytes) -> bool:
+    def rewrite(self, user: str, archive: str | None, seen: Stat, data: bytes, *, was: bytes | None = None) -> bool:
         with self._lock:
             self._fence.check()
             current = self._conversation(user, archive)
-            if current.stat()[:2] != seen[:2]:
+            if current.stat()[:2] != seen[:2] or was not in (None, bytes(current.data)):
                 return False
             found = self._users[user]
             found.current = _Conversation(self._scan, data, current.mtime_ns) if data else None

@@ -8,7 +8,7 @@ around it stays byte for byte. Which bytes those are, and which records were onl
 from collections.abc import Callable, Iterable, Iterator
 
 from potofs.backends.base import Backend, Finding, Reader, conversation_file
-from potofs.errors import NotFound, PotofsError, Stale, Unsupported, reason
+from potofs.errors import Fenced, NotFound, PotofsError, Stale, Unsupported, reason
 from potofs.journal import mending, ranges
 from potofs.journal.reading import Damage
 
@@ -31,14 +31,29 @@ def check(
     if repair:
         backend.fence().check()
     for user in backend.users() if users is None else users:
-        yield from backend.check(user, repair=repair)
-        # The running one first: archived meanwhile, it is found under its name; the other way round it might be missed.
-        yield from _conversation(backend, user, None, repair)
-        for archive in backend.archives(user):
-            yield from _conversation(backend, user, archive.name, repair)
+        yield from _as_far_as_it_goes(backend, user, _user(backend, user, repair))
         on_user(user)
     if users is None:
-        yield from backend.check(None, repair=repair)
+        yield from _as_far_as_it_goes(backend, None, backend.check(None, repair=repair))
+
+
+def _as_far_as_it_goes(backend: Backend, user: str | None, findings: Iterator[Finding]) -> Iterator[Finding]:
+    """The same, and what keeps one user from being checked does not keep the others from it."""
+    try:
+        yield from findings
+    except (PotofsError, OSError) as error:
+        # Over a network it would most likely keep all of them.
+        if backend.blocks or isinstance(error, Fenced):
+            raise
+        yield Finding(user, "conversations" if user else "the journal", f"not checked to the end: {reason(error)}")
+
+
+def _user(backend: Backend, user: str, repair: bool) -> Iterator[Finding]:
+    yield from backend.check(user, repair=repair)
+    # The running one first: archived meanwhile, it is found under its name; the other way round it might be missed.
+    yield from _conversation(backend, user, None, repair)
+    for archive in backend.archives(user):
+        yield from _conversation(backend, user, archive.name, repair)
 
 
 def _conversation(backend: Backend, user: str, archive: str | None, repair: bool) -> Iterator[Finding]:
@@ -92,7 +107,7 @@ def _mend(backend: Backend, user: str, archive: str | None, reader: Reader) -> s
         return "; not mended, for what is around it would not read as before"
     name = backend.set_aside(user, mended.aside)
     try:
-        if backend.rewrite(user, archive, seen, mended.data):
+        if backend.rewrite(user, archive, seen, mended.data, was=data):
             return ""
     except NotFound:
         pass

@@ -1,5 +1,7 @@
 """Checking and mending conversations: everything damaged is found, set aside and gone, and all else stays as it is."""
 
+import fcntl
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -221,10 +223,10 @@ def test_a_conversation_that_goes_on_is_looked_at_again_before_it_is_mended(
         journal.backend.put_current("mia", HEAD + b"nonsense\n---\n", 5)
         rewrite = journal.backend.rewrite
 
-        def late(user: str, archive: str | None, seen: Stat, data: bytes) -> bool:
+        def late(user: str, archive: str | None, seen: Stat, data: bytes, was: bytes) -> bool:
             monkeypatch.undo()
             journal.add_messages("mia", AFTER)
-            return rewrite(user, archive, seen, data)
+            return rewrite(user, archive, seen, data, was=was)
 
         monkeypatch.setattr(journal.backend, "rewrite", late)
         assert [found.repaired for found in journal.fsck(repair=True)] == [True]
@@ -236,7 +238,7 @@ def test_a_repair_that_is_cut_short_has_lost_nothing(tmp_path: Path, monkeypatch
     with open_journal(f"file://{tmp_path}/journal") as journal:
         journal.backend.put_current("mia", HEAD + b"nonsense\n---\n", 5)
 
-        def cut(*_: object) -> bool:
+        def cut(*_: object, **__: object) -> bool:
             raise KeyboardInterrupt
 
         monkeypatch.setattr(journal.backend, "rewrite", cut)
@@ -246,6 +248,40 @@ def test_a_repair_that_is_cut_short_has_lost_nothing(tmp_path: Path, monkeypatch
         assert journal.read_bytes("mia") == HEAD + b"nonsense\n---\n"
         assert [found.repaired for found in journal.fsck(repair=True)] == [True]
         assert set(asides(journal)) == {b"nonsense\n---\n"}
+
+
+def test_what_failed_and_was_cut_back_is_not_mended_over_what_came_instead(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    later = record.encode(said("said in its place", 20))
+    with open_journal(f"file://{tmp_path}/journal") as journal:
+        journal.backend.put_current("mia", HEAD + b"x" * len(later), 5)
+        rewrite, path = journal.backend.rewrite, tmp_path / "journal/users/mia/dialogs/current.yaml"
+
+        def late(user: str, archive: str | None, seen: Stat, data: bytes, was: bytes) -> bool:
+            monkeypatch.undo()
+            # As a writer does whose write was short, and the next one, which comes to the same size.
+            with path.open("r+b") as file:
+                file.seek(len(HEAD))
+                file.write(later)
+            return rewrite(user, archive, seen, data, was=was)
+
+        monkeypatch.setattr(journal.backend, "rewrite", late)
+        list(journal.fsck(repair=True))
+        assert messages(journal, None) == [*BEFORE, said("said in its place", 20)]
+
+
+def test_a_user_who_cannot_be_checked_keeps_nobody_else_from_it(tmp_path: Path) -> None:
+    users = ["eve", "mia", "noah"]
+    with open_journal(f"file://{tmp_path}/journal?lockTimeoutMs=50") as journal:
+        for user in users:
+            journal.backend.put_current(user, HEAD + b"nonsense\n---\n", 5)
+        held = os.open(tmp_path / "journal/users/mia/.lock", os.O_RDWR)
+        fcntl.flock(held, fcntl.LOCK_EX)
+        found = {one.user: one for one in journal.fsck(users, repair=True)}
+        os.close(held)
+        assert {user: found[user].repaired for user in users} == {"eve": True, "mia": False, "noah": True}
+        assert "not checked to the end" in found["mia"].what
 
 
 def test_where_nothing_may_be_changed_a_check_is_allowed_and_a_repair_is_not(tmp_path: Path) -> None:
@@ -262,7 +298,7 @@ def test_a_backend_that_cannot_mend_says_so_and_keeps_everything(monkeypatch: py
     with open_journal("memory:") as journal:
         journal.backend.put_current("mia", HEAD + b"nonsense\n---\n", 5)
 
-        def cannot(*_: object) -> bool:
+        def cannot(*_: object, **__: object) -> bool:
             raise Unsupported("this backend cannot mend a conversation")
 
         monkeypatch.setattr(journal.backend, "rewrite", cannot)

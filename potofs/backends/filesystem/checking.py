@@ -73,11 +73,13 @@ class Checks:
     def place(self, repair: bool) -> Iterator[Finding]:
         """What is wrong with what is not one user's; raises OSError, Fenced."""
         for path in _scratch_files(self._layout.system):
-            if not is_in_use(path):
-                # The fence as somebody was about to set it, and did not come to say so.
-                if repair:
-                    os.unlink(path)
-                yield Finding(None, f"system/{os.path.basename(path)}", "left by a process that was killed", repair)
+            # Renamed in between: the fence was just being set.
+            with suppress(FileNotFoundError):
+                if not is_in_use(path):
+                    # The fence as somebody was about to set it, and did not come to say so.
+                    if repair:
+                        os.unlink(path)
+                    yield Finding(None, f"system/{os.path.basename(path)}", "left by a process that was killed", repair)
         # A read-only root keeps no sums, and a new one has none yet.
         if not os.path.exists(self._layout.totals) or not os.access(self._layout.totals, os.W_OK):
             return

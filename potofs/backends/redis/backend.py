@@ -286,7 +286,7 @@ class RedisBackend(Backend):
             self.fence().check()
         return self._checks.place(repair) if user is None else self._checks.user(user, repair)
 
-    def rewrite(self, user: str, archive: str | None, seen: Stat, data: bytes) -> bool:
+    def rewrite(self, user: str, archive: str | None, seen: Stat, data: bytes, *, was: bytes | None = None) -> bool:
         entry_name = "" if archive is None else spelled(archive)
         if seen.id % SHARDS != shard_of_user(user):
             return False  # It never was this user's.
