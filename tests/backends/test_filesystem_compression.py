@@ -439,6 +439,87 @@ def test_a_damaged_one_is_an_error_where_it_is_damaged(backend: Backend, archive
     assert names_of(backend, "mia") == ["refund"]
 
 
+def damaged(how: str) -> bytes:
+    """What gzip made, in two members of 50 records, and what became of it."""
+    first, second = (bytearray(gzip.compress(joined(records(start, start + 50)))) for start in (0, 50))
+    if how == "a flipped byte in the first":
+        first[len(first) // 2] ^= 0xFF
+    elif how == "a wrong CRC":
+        second[-6] ^= 1
+    elif how == "a wrong size":
+        second[-1] ^= 1
+    elif how == "cut off":
+        del second[-20:]
+    elif how == "cut off in the trailer":
+        del second[-3:]
+    return bytes(first + second) + (b"garbage" if how == "something behind it" else b"")
+
+
+DAMAGES = (
+    "a flipped byte in the first",
+    "a wrong CRC",
+    "a wrong size",
+    "cut off",
+    "cut off in the trailer",
+    "something behind it",
+)
+
+
+@pytest.mark.parametrize("how", DAMAGES)
+def test_a_damaged_one_of_another_program_is_never_taken_away(backend: Backend, archived: Path, how: str) -> None:
+    backend.append("mia", records(200, 202))
+    path = archived / "refund.yaml.gz"
+    path.write_bytes(damaged(how))
+    readable = stored(backend, "mia", "refund")
+    assert joined(records(0, 100)).startswith(readable)
+    (found,) = [one for one in backend.check("mia", repair=True) if one.place == "archived/refund.yaml.gz"]
+    assert f"is damaged: only its first {len(readable)} bytes can be read" in found.what
+    assert not found.repaired
+    with pytest.raises(OSError, match="damaged"):
+        backend.restore("mia", "refund")
+    assert stored(backend, "mia") == joined(records(200, 202)), "the running conversation stays where it is"
+    assert sorted(entry.name for entry in archived.iterdir()) == ["refund.yaml.gz"]
+    assert path.read_bytes() == damaged(how)
+
+
+@pytest.mark.parametrize("how", DAMAGES)
+def test_a_damaged_one_is_not_the_same_as_what_can_be_read_of_it(backend: Backend, archived: Path, how: str) -> None:
+    backend.create_user("mia", b"")
+    path = archived / "refund.yaml.gz"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(damaged(how))
+    readable = stored(backend, "mia", "refund")
+    (archived / "refund.yaml").write_bytes(readable)
+    if readable:
+        with pytest.raises(OSError, match="damaged"):
+            backend.compress("mia", "refund")
+    assert path.read_bytes() == damaged(how)
+    (found,) = [one for one in backend.check("mia", repair=True) if one.place == "archived/refund.yaml.gz"]
+    assert "is damaged" in found.what
+    assert found.repaired
+    (aside,) = backend.set_asides("mia")
+    with backend.open_set_aside("mia", aside.name) as reader:
+        assert reader.read_all() == damaged(how)
+    assert stored(backend, "mia", "refund") == readable
+
+
+def test_what_is_written_anew_keeps_a_damaged_one_aside(backend: Backend, archived: Path) -> None:
+    backend.append("mia", records(200, 202))
+    (archived / "refund.yaml.gz").write_bytes(damaged("cut off"))
+    assert backend.rewrite("mia", "refund", backend.stat("mia", "refund"), joined(records(0, 50)))
+    assert stored(backend, "mia", "refund") == joined(records(0, 50))
+    (aside,) = backend.set_asides("mia")
+    with backend.open_set_aside("mia", aside.name) as reader:
+        assert reader.read_all() == damaged("cut off")
+
+
+def test_padding_may_be_as_long_as_it_likes(backend: Backend, archived: Path) -> None:
+    backend.append("mia", records(200, 202))
+    (archived / "refund.yaml.gz").write_bytes(gzip.compress(joined(records(0, 50))) + bytes(3_000_000))
+    backend.restore("mia", "refund")
+    assert stored(backend, "mia") == joined(records(0, 50))
+
+
 def test_what_is_no_gzip_is_no_archive(backend: Backend, archived: Path) -> None:
     backend.create_user("mia", b"")
     (archived / "refund.yaml.gz").write_bytes(b"no gzip")
