@@ -303,12 +303,60 @@ def test_restoring_a_compressed_archive_and_killed_anywhere_loses_nothing(
         # The one moment in which it is seen twice: the other order would show it nowhere.
         assert stored(again, "mia") == stored(again, "mia", "refund") == joined(records(0, 100))
         assert again.stat("mia").id == number != again.stat("mia", "refund").id
-        return
+    else:
+        assert "finished" in done or again.stat("mia", "refund").id == number
     if "finished" not in done:
-        assert again.stat("mia", "refund").id == number
-        again.restore("mia", "refund")
+        assert again.restore("mia", "refund", swap=False) is None
+    assert again.archives("mia") == []
     assert everything(again, "mia") == [one.data for one in records(0, 100)]
     assert again.stat("mia").id == number
+
+
+def half_restored(backend: Backend, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An archive that is the running conversation already, for whoever restored it was killed."""
+    backend.append("mia", records(0, 100))
+    backend.archive("mia", "refund")
+    backend.compress("mia", "refund")
+    with killed_at(2, monkeypatch) as done:
+        backend.restore("mia", "refund")
+    assert done == ["ftruncate", "rename_new"]
+    assert names_of(backend, "mia") == ["refund"]
+
+
+@pytest.mark.parametrize("how", ["restore", "check"])
+@pytest.mark.parametrize("more", [0, 3])
+def test_an_archive_that_is_running_already_is_not_doubled(
+    backend: Backend, monkeypatch: pytest.MonkeyPatch, how: str, more: int
+) -> None:
+    half_restored(backend, monkeypatch)
+    backend.append("mia", records(100, 100 + more))
+    if how == "restore":
+        assert backend.restore("mia", "refund") is None
+    else:
+        (found, *_) = backend.check("mia", repair=False)
+        assert (found.place, found.what) == (
+            "archived/refund.yaml.gz",
+            "was restored, and is the running conversation already",
+        )
+        assert all(one.repaired for one in backend.check("mia", repair=True))
+    assert backend.archives("mia") == []
+    assert stored(backend, "mia") == joined(records(0, 100 + more))
+    assert list(backend.check("mia", repair=False)) == []
+
+
+@pytest.mark.parametrize("running", [joined(records(0, 99)), joined(records(0, 99)) + joined(records(300, 310)), b""])
+def test_an_archive_is_only_taken_away_if_the_running_one_has_all_of_it(
+    backend: Backend, users: Path, monkeypatch: pytest.MonkeyPatch, running: bytes
+) -> None:
+    half_restored(backend, monkeypatch)
+    (users / "mia/dialogs/current.yaml").write_bytes(running)
+    list(backend.check("mia", repair=True))
+    assert stored(backend, "mia", "refund") == joined(records(0, 100))
+    swapped = backend.restore("mia", "refund")
+    assert stored(backend, "mia") == joined(records(0, 100))
+    if running:
+        assert swapped is not None
+        assert stored(backend, "mia", swapped) == running
 
 
 def test_an_archive_in_both_forms_moves_as_one(backend: Backend, archived: Path) -> None:
@@ -441,7 +489,7 @@ def test_a_damaged_one_is_an_error_where_it_is_damaged(backend: Backend, archive
 
 def damaged(how: str) -> bytes:
     """What gzip made, in two members of 50 records, and what became of it."""
-    first, second = (bytearray(gzip.compress(joined(records(start, start + 50)))) for start in (0, 50))
+    first, second = (bytearray(gzip.compress(joined(records(n, n + 50)), mtime=0)) for n in (0, 50))
     if how == "a flipped byte in the first":
         first[len(first) // 2] ^= 0xFF
     elif how == "a wrong CRC":

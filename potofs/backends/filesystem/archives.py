@@ -64,6 +64,8 @@ class Archives:
         """
         current, compressed = self._layout.conversation(user, None), self._layout.compressed(user, archive)
         self.forget_other_form(user, archive)
+        if self.finish_restoring(user, archive):
+            return None
         if not self._conversations.is_compressed(user, archive):
             swapped = make_way()
             with must_exist(user, archive):
@@ -72,13 +74,39 @@ class Archives:
         with self._conversations.open(user, archive) as reader, self._written_back(user, reader) as path:
             swapped = make_way()
             # Killed before the second step, it is seen twice, as running and as archive; the other way round it
-            # would be seen nowhere.
+            # would be seen nowhere. `finish_restoring` does the rest then.
             files.rename_new(path, current)
             sync_directory(self._layout.dialogs(user))
             os.unlink(compressed)
             sync_directory(self._layout.archived(user))
         self.touch(user)
         return swapped
+
+    def is_restored(self, user: str, archive: str) -> bool:
+        """Whether a compressed archive is the running conversation already: somebody was killed; raises OSError.
+
+        Its number's file has become that one, which has grown since or not.
+        """
+        if not self._conversations.is_compressed(user, archive):
+            return False
+        with suppress(NotFound), self._conversations.open(user, archive) as reader:
+            token = reader.token if isinstance(reader, gzipped.GzipReader) else None
+            if token is not None and not os.path.lexists(self._layout.number(user, token)):
+                with self._conversations.open(user, None) as running:
+                    return _begins_with(running, reader)
+        return False
+
+    def finish_restoring(self, user: str, archive: str) -> bool:
+        """Takes an archive away that is the running conversation already, and says whether it was; raises OSError."""
+        if not self.is_restored(user, archive):
+            return False
+        with self._conversations.open(user, None) as running:
+            os.fsync(running.fileno())
+        sync_directory(self._layout.dialogs(user))
+        os.unlink(self._layout.compressed(user, archive))
+        sync_directory(self._layout.archived(user))
+        self.touch(user)
+        return True
 
     def rename(self, user: str, archive: str, name: str) -> None:
         """Gives an archive another name, in whichever form it is; raises NotFound, AlreadyExists, OSError."""
@@ -294,16 +322,21 @@ def _fill(descriptor: int, reader: Opened, path: str) -> None:
 
 def are_same(one: Reader, other: Reader) -> bool:
     """Whether two hold the same bytes; raises OSError, also if there is more in one than can be read."""
-    if one.stat().size != other.stat().size:
+    if one.stat().size != other.stat().size or not _begins_with(other, one):
         return False
+    _check_end(other)
+    return True
+
+
+def _begins_with(one: Reader, other: Reader) -> bool:
+    """Whether one has all bytes of the other, and perhaps more behind them; raises OSError as `are_same` does."""
     offset = 0
-    while piece := one.read(offset, _PIECE):
-        if other.read(offset, len(piece)) != piece:
+    while piece := other.read(offset, _PIECE):
+        if one.read(offset, len(piece)) != piece:
             return False
         offset += len(piece)
-    _check_end(one)
     _check_end(other)
-    return offset == one.stat().size
+    return offset == other.stat().size
 
 
 def _check_end(reader: Reader) -> None:

@@ -128,7 +128,7 @@ class Checks:
         path = self._layout.compressed(user, archive)
         try:
             if self._conversations.is_compressed(user, archive):
-                yield from self._only_form(place, path)
+                yield from self._only_form(user, archive)
             elif self._archives.is_same_in_both(user, archive):
                 mend = lambda: self._archives.forget_other_form(user, archive)  # noqa: E731
                 yield _Fault(place, "the archive is there in both forms, plain and compressed", mend)
@@ -143,8 +143,14 @@ class Checks:
             what = f"is damaged ({error.strerror}), and the archive's plain form counts"
             yield _Fault(place, what, lambda: self._archives.move_aside(user, path))
 
-    def _only_form(self, place: str, path: str) -> Iterator[_Fault]:
-        with gzipped.GzipReader(path, lambda _: None) as reader:
+    def _only_form(self, user: str, archive: str) -> Iterator[_Fault]:
+        place = conversation_file(archive) + COMPRESSED
+        with suppress(OSError):
+            if self._archives.is_restored(user, archive):
+                what = "was restored, and is the running conversation already"
+                yield _Fault(place, what, lambda: self._archives.finish_restoring(user, archive))
+                return
+        with gzipped.GzipReader(self._layout.compressed(user, archive), lambda _: None) as reader:
             try:
                 # Whether what was made here can be read is seen when its records are looked at.
                 reader.check_end()
