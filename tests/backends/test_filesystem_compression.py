@@ -375,8 +375,44 @@ def test_another_conversation_under_the_compressed_name_is_not_taken_away(backen
     other.write_bytes(gzip.compress(joined(records(100, 200))))
     assert backend.compress("mia", "refund") == 0
     assert stored(backend, "mia", "refund") == joined(records(0, 100))
-    backend.rename_archive("mia", "refund", "moved")
-    assert stored(backend, "mia", "refund") == joined(records(100, 200)), "it shows once its name is its own"
+    assert gzip.decompress(other.read_bytes()) == joined(records(100, 200))
+
+
+@pytest.mark.parametrize("how", ["restore", "rename", "check"])
+@pytest.mark.parametrize("what", ["another", "a damaged one", "one made here", "one made here, and damaged"])
+def test_another_conversation_under_the_compressed_name_does_not_come_back_as_an_archive(
+    backend: Backend, archived: Path, monkeypatch: pytest.MonkeyPatch, how: str, what: str
+) -> None:
+    """As when a process was killed that wrote an archive anew."""
+    other = archived / "refund.yaml.gz"
+    if what.startswith("one made here"):
+        backend.put_archive("mia", "refund", joined(records(0, 101)), 1)
+        backend.compress("mia", "refund")
+        with killed_at(0, monkeypatch):
+            assert backend.rewrite("mia", "refund", backend.stat("mia", "refund"), joined(records(0, 100)))
+        if what.endswith("damaged"):
+            # The plain one has as many bytes then, so that they are compared.
+            (archived / "refund.yaml").write_bytes(joined(records(0, 101)))
+            os.truncate(other, other.stat().st_size - 100)
+    else:
+        backend.put_archive("mia", "refund", joined(records(0, 100)), 1)
+        other.write_bytes(damaged("cut off") if what == "a damaged one" else gzip.compress(joined(records(100, 200))))
+    plain, packed = (archived / "refund.yaml").read_bytes(), other.read_bytes()
+    assert stored(backend, "mia", "refund") == plain
+    if how == "restore":
+        backend.restore("mia", "refund")
+        assert backend.archives("mia") == []
+        assert stored(backend, "mia") == plain
+    elif how == "rename":
+        backend.rename_archive("mia", "refund", "moved")
+        assert names_of(backend, "mia") == ["moved"]
+        assert stored(backend, "mia", "moved") == plain
+    else:
+        assert all(one.repaired for one in backend.check("mia", repair=True))
+        assert names_of(backend, "mia") == ["refund"]
+    (aside,) = backend.set_asides("mia")
+    with backend.open_set_aside("mia", aside.name) as reader:
+        assert reader.read_all() == packed
 
 
 @pytest.mark.parametrize("what", ["compress", "restore", "rename"])

@@ -8,6 +8,7 @@ program keeps the two together, so numbers are unique there too; without its `.i
 Whatever the setting for fsync is: nothing is taken away that is not on disk in its other form.
 """
 
+import errno
 import fcntl
 import os
 import signal
@@ -63,7 +64,7 @@ class Archives:
         that it has then.
         """
         current, compressed = self._layout.conversation(user, None), self._layout.compressed(user, archive)
-        self.forget_other_form(user, archive)
+        self.keep_one_form(user, archive)
         if self.finish_restoring(user, archive):
             return None
         if not self._conversations.is_compressed(user, archive):
@@ -110,7 +111,7 @@ class Archives:
 
     def rename(self, user: str, archive: str, name: str) -> None:
         """Gives an archive another name, in whichever form it is; raises NotFound, AlreadyExists, OSError."""
-        self.forget_other_form(user, archive)
+        self.keep_one_form(user, archive)
         form = (
             self._layout.compressed if self._conversations.is_compressed(user, archive) else self._layout.conversation
         )
@@ -230,6 +231,24 @@ class Archives:
             compressed = self._layout.compressed(user, archive)
             if self.is_same_in_both(user, archive):
                 os.unlink(compressed)
+
+    def keep_one_form(self, user: str, archive: str) -> None:
+        """Leaves the plain form of an archive alone with its name, if it is there: the other would stay when it moves.
+
+        A compressed one that holds something else, or cannot be read, is moved into `rejected/`.
+        """
+        compressed = self._layout.compressed(user, archive)
+        with suppress(FileNotFoundError, gzipped.NotGzip):
+            try:
+                is_same = self.is_same_in_both(user, archive)
+            except OSError as error:
+                if error.errno != errno.EIO:
+                    raise
+                is_same = False
+            if is_same:
+                os.unlink(compressed)
+            else:
+                self.move_aside(user, compressed)
 
     def is_same_in_both(self, user: str, archive: str) -> bool:
         """Whether both forms of an archive hold the same; raises NotGzip, OSError."""

@@ -126,15 +126,14 @@ class Checks:
     def _both_forms(self, user: str, archive: str) -> Iterator[_Fault]:
         place = conversation_file(archive) + COMPRESSED
         path = self._layout.compressed(user, archive)
+        keep_one = lambda: self._archives.keep_one_form(user, archive)  # noqa: E731
         try:
             if self._conversations.is_compressed(user, archive):
                 yield from self._only_form(user, archive)
             elif self._archives.is_same_in_both(user, archive):
-                mend = lambda: self._archives.forget_other_form(user, archive)  # noqa: E731
-                yield _Fault(place, "the archive is there in both forms, plain and compressed", mend)
+                yield _Fault(place, "the archive is there in both forms, plain and compressed", keep_one)
             else:
-                what = "holds something else than the archive's plain form, which counts"
-                yield _Fault(place, what, lambda: self._archives.move_aside(user, path))
+                yield _Fault(place, "holds something else than the archive's plain form, which counts", keep_one)
         except FileNotFoundError:
             return
         except gzipped.NotGzip:
