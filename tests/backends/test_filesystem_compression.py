@@ -303,12 +303,60 @@ def test_restoring_a_compressed_archive_and_killed_anywhere_loses_nothing(
         # The one moment in which it is seen twice: the other order would show it nowhere.
         assert stored(again, "mia") == stored(again, "mia", "refund") == joined(records(0, 100))
         assert again.stat("mia").id == number != again.stat("mia", "refund").id
-        return
+    else:
+        assert "finished" in done or again.stat("mia", "refund").id == number
     if "finished" not in done:
-        assert again.stat("mia", "refund").id == number
-        again.restore("mia", "refund")
+        assert again.restore("mia", "refund", swap=False) is None
+    assert again.archives("mia") == []
     assert everything(again, "mia") == [one.data for one in records(0, 100)]
     assert again.stat("mia").id == number
+
+
+def half_restored(backend: Backend, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An archive that is the running conversation already, for whoever restored it was killed."""
+    backend.append("mia", records(0, 100))
+    backend.archive("mia", "refund")
+    backend.compress("mia", "refund")
+    with killed_at(2, monkeypatch) as done:
+        backend.restore("mia", "refund")
+    assert done == ["ftruncate", "rename_new"]
+    assert names_of(backend, "mia") == ["refund"]
+
+
+@pytest.mark.parametrize("how", ["restore", "check"])
+@pytest.mark.parametrize("more", [0, 3])
+def test_an_archive_that_is_running_already_is_not_doubled(
+    backend: Backend, monkeypatch: pytest.MonkeyPatch, how: str, more: int
+) -> None:
+    half_restored(backend, monkeypatch)
+    backend.append("mia", records(100, 100 + more))
+    if how == "restore":
+        assert backend.restore("mia", "refund") is None
+    else:
+        (found, *_) = backend.check("mia", repair=False)
+        assert (found.place, found.what) == (
+            "archived/refund.yaml.gz",
+            "was restored, and is the running conversation already",
+        )
+        assert all(one.repaired for one in backend.check("mia", repair=True))
+    assert backend.archives("mia") == []
+    assert stored(backend, "mia") == joined(records(0, 100 + more))
+    assert list(backend.check("mia", repair=False)) == []
+
+
+@pytest.mark.parametrize("running", [joined(records(0, 99)), joined(records(0, 99)) + joined(records(300, 310)), b""])
+def test_an_archive_is_only_taken_away_if_the_running_one_has_all_of_it(
+    backend: Backend, users: Path, monkeypatch: pytest.MonkeyPatch, running: bytes
+) -> None:
+    half_restored(backend, monkeypatch)
+    (users / "mia/dialogs/current.yaml").write_bytes(running)
+    list(backend.check("mia", repair=True))
+    assert stored(backend, "mia", "refund") == joined(records(0, 100))
+    swapped = backend.restore("mia", "refund")
+    assert stored(backend, "mia") == joined(records(0, 100))
+    if running:
+        assert swapped is not None
+        assert stored(backend, "mia", swapped) == running
 
 
 def test_an_archive_in_both_forms_moves_as_one(backend: Backend, archived: Path) -> None:
@@ -327,8 +375,44 @@ def test_another_conversation_under_the_compressed_name_is_not_taken_away(backen
     other.write_bytes(gzip.compress(joined(records(100, 200))))
     assert backend.compress("mia", "refund") == 0
     assert stored(backend, "mia", "refund") == joined(records(0, 100))
-    backend.rename_archive("mia", "refund", "moved")
-    assert stored(backend, "mia", "refund") == joined(records(100, 200)), "it shows once its name is its own"
+    assert gzip.decompress(other.read_bytes()) == joined(records(100, 200))
+
+
+@pytest.mark.parametrize("how", ["restore", "rename", "check"])
+@pytest.mark.parametrize("what", ["another", "a damaged one", "one made here", "one made here, and damaged"])
+def test_another_conversation_under_the_compressed_name_does_not_come_back_as_an_archive(
+    backend: Backend, archived: Path, monkeypatch: pytest.MonkeyPatch, how: str, what: str
+) -> None:
+    """As when a process was killed that wrote an archive anew."""
+    other = archived / "refund.yaml.gz"
+    if what.startswith("one made here"):
+        backend.put_archive("mia", "refund", joined(records(0, 101)), 1)
+        backend.compress("mia", "refund")
+        with killed_at(0, monkeypatch):
+            assert backend.rewrite("mia", "refund", backend.stat("mia", "refund"), joined(records(0, 100)))
+        if what.endswith("damaged"):
+            # The plain one has as many bytes then, so that they are compared.
+            (archived / "refund.yaml").write_bytes(joined(records(0, 101)))
+            os.truncate(other, other.stat().st_size - 100)
+    else:
+        backend.put_archive("mia", "refund", joined(records(0, 100)), 1)
+        other.write_bytes(damaged("cut off") if what == "a damaged one" else gzip.compress(joined(records(100, 200))))
+    plain, packed = (archived / "refund.yaml").read_bytes(), other.read_bytes()
+    assert stored(backend, "mia", "refund") == plain
+    if how == "restore":
+        backend.restore("mia", "refund")
+        assert backend.archives("mia") == []
+        assert stored(backend, "mia") == plain
+    elif how == "rename":
+        backend.rename_archive("mia", "refund", "moved")
+        assert names_of(backend, "mia") == ["moved"]
+        assert stored(backend, "mia", "moved") == plain
+    else:
+        assert all(one.repaired for one in backend.check("mia", repair=True))
+        assert names_of(backend, "mia") == ["refund"]
+    (aside,) = backend.set_asides("mia")
+    with backend.open_set_aside("mia", aside.name) as reader:
+        assert reader.read_all() == packed
 
 
 @pytest.mark.parametrize("what", ["compress", "restore", "rename"])
@@ -437,6 +521,87 @@ def test_a_damaged_one_is_an_error_where_it_is_damaged(backend: Backend, archive
     with pytest.raises(OSError, match="damaged"):
         backend.restore("mia", "refund")
     assert names_of(backend, "mia") == ["refund"]
+
+
+def damaged(how: str) -> bytes:
+    """What gzip made, in two members of 50 records, and what became of it."""
+    first, second = (bytearray(gzip.compress(joined(records(n, n + 50)), mtime=0)) for n in (0, 50))
+    if how == "a flipped byte in the first":
+        first[len(first) // 2] ^= 0xFF
+    elif how == "a wrong CRC":
+        second[-6] ^= 1
+    elif how == "a wrong size":
+        second[-1] ^= 1
+    elif how == "cut off":
+        del second[-20:]
+    elif how == "cut off in the trailer":
+        del second[-3:]
+    return bytes(first + second) + (b"garbage" if how == "something behind it" else b"")
+
+
+DAMAGES = (
+    "a flipped byte in the first",
+    "a wrong CRC",
+    "a wrong size",
+    "cut off",
+    "cut off in the trailer",
+    "something behind it",
+)
+
+
+@pytest.mark.parametrize("how", DAMAGES)
+def test_a_damaged_one_of_another_program_is_never_taken_away(backend: Backend, archived: Path, how: str) -> None:
+    backend.append("mia", records(200, 202))
+    path = archived / "refund.yaml.gz"
+    path.write_bytes(damaged(how))
+    readable = stored(backend, "mia", "refund")
+    assert joined(records(0, 100)).startswith(readable)
+    (found,) = [one for one in backend.check("mia", repair=True) if one.place == "archived/refund.yaml.gz"]
+    assert f"is damaged: only its first {len(readable)} bytes can be read" in found.what
+    assert not found.repaired
+    with pytest.raises(OSError, match="damaged"):
+        backend.restore("mia", "refund")
+    assert stored(backend, "mia") == joined(records(200, 202)), "the running conversation stays where it is"
+    assert sorted(entry.name for entry in archived.iterdir()) == ["refund.yaml.gz"]
+    assert path.read_bytes() == damaged(how)
+
+
+@pytest.mark.parametrize("how", DAMAGES)
+def test_a_damaged_one_is_not_the_same_as_what_can_be_read_of_it(backend: Backend, archived: Path, how: str) -> None:
+    backend.create_user("mia", b"")
+    path = archived / "refund.yaml.gz"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(damaged(how))
+    readable = stored(backend, "mia", "refund")
+    (archived / "refund.yaml").write_bytes(readable)
+    if readable:
+        with pytest.raises(OSError, match="damaged"):
+            backend.compress("mia", "refund")
+    assert path.read_bytes() == damaged(how)
+    (found,) = [one for one in backend.check("mia", repair=True) if one.place == "archived/refund.yaml.gz"]
+    assert "is damaged" in found.what
+    assert found.repaired
+    (aside,) = backend.set_asides("mia")
+    with backend.open_set_aside("mia", aside.name) as reader:
+        assert reader.read_all() == damaged(how)
+    assert stored(backend, "mia", "refund") == readable
+
+
+def test_what_is_written_anew_keeps_a_damaged_one_aside(backend: Backend, archived: Path) -> None:
+    backend.append("mia", records(200, 202))
+    (archived / "refund.yaml.gz").write_bytes(damaged("cut off"))
+    assert backend.rewrite("mia", "refund", backend.stat("mia", "refund"), joined(records(0, 50)))
+    assert stored(backend, "mia", "refund") == joined(records(0, 50))
+    (aside,) = backend.set_asides("mia")
+    with backend.open_set_aside("mia", aside.name) as reader:
+        assert reader.read_all() == damaged("cut off")
+
+
+def test_padding_may_be_as_long_as_it_likes(backend: Backend, archived: Path) -> None:
+    backend.append("mia", records(200, 202))
+    (archived / "refund.yaml.gz").write_bytes(gzip.compress(joined(records(0, 50))) + bytes(3_000_000))
+    backend.restore("mia", "refund")
+    assert stored(backend, "mia") == joined(records(0, 50))
 
 
 def test_what_is_no_gzip_is_no_archive(backend: Backend, archived: Path) -> None:

@@ -8,11 +8,12 @@ program keeps the two together, so numbers are unique there too; without its `.i
 Whatever the setting for fsync is: nothing is taken away that is not on disk in its other form.
 """
 
+import errno
 import fcntl
 import os
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import NamedTuple
 
@@ -56,26 +57,61 @@ class Archives:
         self._move(self._layout.conversation(user, None), self._layout.conversation(user, name), user)
         return name
 
-    def restore(self, user: str, archive: str) -> None:
-        """Makes an archive the running conversation, where there is none; raises NotFound, FileExistsError, OSError."""
+    def restore(self, user: str, archive: str, make_way: Callable[[], str | None]) -> str | None:
+        """Makes an archive the running conversation; raises NotFound, AlreadyExists, FileExistsError, OSError.
+
+        `make_way` takes away the one that is there, once it is known that the archive can be read, and returns the name
+        that it has then.
+        """
         current, compressed = self._layout.conversation(user, None), self._layout.compressed(user, archive)
-        self.forget_other_form(user, archive)
+        self.keep_one_form(user, archive)
+        if self.finish_restoring(user, archive):
+            return None
         if not self._conversations.is_compressed(user, archive):
+            swapped = make_way()
             with must_exist(user, archive):
                 self._move(self._layout.conversation(user, archive), current, user)
-            return
+            return swapped
         with self._conversations.open(user, archive) as reader, self._written_back(user, reader) as path:
+            swapped = make_way()
             # Killed before the second step, it is seen twice, as running and as archive; the other way round it
-            # would be seen nowhere.
+            # would be seen nowhere. `finish_restoring` does the rest then.
             files.rename_new(path, current)
             sync_directory(self._layout.dialogs(user))
             os.unlink(compressed)
             sync_directory(self._layout.archived(user))
         self.touch(user)
+        return swapped
+
+    def is_restored(self, user: str, archive: str) -> bool:
+        """Whether a compressed archive is the running conversation already: somebody was killed; raises OSError.
+
+        Its number's file has become that one, which has grown since or not.
+        """
+        if not self._conversations.is_compressed(user, archive):
+            return False
+        with suppress(NotFound), self._conversations.open(user, archive) as reader:
+            token = reader.token if isinstance(reader, gzipped.GzipReader) else None
+            if token is not None and not os.path.lexists(self._layout.number(user, token)):
+                with self._conversations.open(user, None) as running:
+                    return _begins_with(running, reader)
+        return False
+
+    def finish_restoring(self, user: str, archive: str) -> bool:
+        """Takes an archive away that is the running conversation already, and says whether it was; raises OSError."""
+        if not self.is_restored(user, archive):
+            return False
+        with self._conversations.open(user, None) as running:
+            os.fsync(running.fileno())
+        sync_directory(self._layout.dialogs(user))
+        os.unlink(self._layout.compressed(user, archive))
+        sync_directory(self._layout.archived(user))
+        self.touch(user)
+        return True
 
     def rename(self, user: str, archive: str, name: str) -> None:
         """Gives an archive another name, in whichever form it is; raises NotFound, AlreadyExists, OSError."""
-        self.forget_other_form(user, archive)
+        self.keep_one_form(user, archive)
         form = (
             self._layout.compressed if self._conversations.is_compressed(user, archive) else self._layout.conversation
         )
@@ -90,6 +126,19 @@ class Archives:
             raise AlreadyExists(
                 f"user {user!r} has an archive {name!r} already; nothing is replaced, take another name"
             )
+
+    def move_aside(self, user: str, path: str) -> None:
+        """Moves a file as it is into `rejected/`."""
+        rejected = self._layout.rejected(user)
+        files.make_directories(rejected, below=self._layout.users, durable=True)
+        base = times.compact(time.time_ns())
+        while True:
+            name = names.first_free(base, lambda name: os.path.lexists(self._layout.set_aside(user, name)))
+            with suppress(FileExistsError):
+                files.rename_new(path, self._layout.set_aside(user, name))
+                break
+        sync_directory(rejected)
+        sync_directory(os.path.dirname(path))
 
     def touch(self, user: str) -> None:
         """Shows every server that archives are others now, by a finer clock than files have on older kernels."""
@@ -174,11 +223,32 @@ class Archives:
         return found
 
     def forget_other_form(self, user: str, archive: str) -> None:
-        """Takes the compressed form away where the plain one is there with the same bytes: somebody was killed."""
+        """Takes the compressed form away where the plain one is there with the same bytes: somebody was killed.
+
+        Raises OSError, also if no more of the compressed one can be read than the plain one has.
+        """
         with suppress(FileNotFoundError, gzipped.NotGzip):
             compressed = self._layout.compressed(user, archive)
             if self.is_same_in_both(user, archive):
                 os.unlink(compressed)
+
+    def keep_one_form(self, user: str, archive: str) -> None:
+        """Leaves the plain form of an archive alone with its name, if it is there: the other would stay when it moves.
+
+        A compressed one that holds something else, or cannot be read, is moved into `rejected/`.
+        """
+        compressed = self._layout.compressed(user, archive)
+        with suppress(FileNotFoundError, gzipped.NotGzip):
+            try:
+                is_same = self.is_same_in_both(user, archive)
+            except OSError as error:
+                if error.errno != errno.EIO:
+                    raise
+                is_same = False
+            if is_same:
+                os.unlink(compressed)
+            else:
+                self.move_aside(user, compressed)
 
     def is_same_in_both(self, user: str, archive: str) -> bool:
         """Whether both forms of an archive hold the same; raises NotGzip, OSError."""
@@ -210,7 +280,12 @@ class Archives:
             with suppress(FileNotFoundError, gzipped.NotGzip):
                 with gzipped.GzipReader(compressed, lambda _: None) as reader:
                     token = reader.token
-                os.unlink(compressed)
+                    is_whole = _is_whole(reader)
+                if is_whole:
+                    os.unlink(compressed)
+                else:
+                    # There may be more in it than anybody could read here.
+                    self.move_aside(user, compressed)
                 if token is not None:
                     os.unlink(self._layout.number(user, token))
             sync_directory(os.path.dirname(path))
@@ -259,20 +334,41 @@ def _fill(descriptor: int, reader: Opened, path: str) -> None:
             while done < len(piece):
                 done += os.pwrite(descriptor, piece[done:], offset + done)
             offset += len(piece)
+        _check_end(reader)
     os.utime(descriptor, ns=(stat.mtime_ns, stat.mtime_ns))
     os.fsync(descriptor)
 
 
 def are_same(one: Reader, other: Reader) -> bool:
-    """Whether two hold the same bytes; raises OSError."""
-    if one.stat().size != other.stat().size:
+    """Whether two hold the same bytes; raises OSError, also if there is more in one than can be read."""
+    if one.stat().size != other.stat().size or not _begins_with(other, one):
         return False
+    _check_end(other)
+    return True
+
+
+def _begins_with(one: Reader, other: Reader) -> bool:
+    """Whether one has all bytes of the other, and perhaps more behind them; raises OSError as `are_same` does."""
     offset = 0
-    while piece := one.read(offset, _PIECE):
-        if other.read(offset, len(piece)) != piece:
+    while piece := other.read(offset, _PIECE):
+        if one.read(offset, len(piece)) != piece:
             return False
         offset += len(piece)
-    return offset == one.stat().size
+    _check_end(other)
+    return offset == other.stat().size
+
+
+def _check_end(reader: Reader) -> None:
+    if isinstance(reader, gzipped.GzipReader):
+        reader.check_end()
+
+
+def _is_whole(reader: gzipped.GzipReader) -> bool:
+    try:
+        reader.check_end()
+    except OSError:
+        return False
+    return True
 
 
 # A write lease (fcntl(2)) is given for a file that nobody else on this machine has open, and holds up whoever opens it

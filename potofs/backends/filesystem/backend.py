@@ -244,14 +244,12 @@ class FilesystemBackend(Backend):
             self.stat(user, archive)
             # Two renames, and in between the user has no running conversation: whoever is killed there has archived,
             # and restoring once more does the rest.
-            swapped = self._archiving.make_way(user, swap=swap)
             try:
-                self._archives.restore(user, archive)
+                return self._archives.restore(user, archive, lambda: self._archiving.make_way(user, swap=swap))
             except FileExistsError:
                 raise is_there(user, None) from None
             finally:
                 self._index.forget(user)
-            return swapped
 
     def rename_archive(self, user: str, archive: str, name: str) -> None:
         self.stat(user, archive)

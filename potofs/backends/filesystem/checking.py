@@ -6,14 +6,14 @@ before it is mended. A file is never removed unless what it holds is elsewhere o
 `rejected/` as it is.
 """
 
+import errno
 import os
 import re
-import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, suppress
 from typing import NamedTuple
 
-from potofs import names, times
+from potofs import names
 from potofs.backends.base import Finding, Reader, Scan, conversation_file
 from potofs.backends.filesystem import files, gzipped
 from potofs.backends.filesystem.accounts import Accounts
@@ -22,7 +22,6 @@ from potofs.backends.filesystem.conversations import Conversations
 from potofs.backends.filesystem.index import Index
 from potofs.backends.filesystem.layout import COMPRESSED, NUMBER, Layout
 from potofs.backends.filesystem.sidecar import Sidecar
-from potofs.backends.filesystem.sync import sync_directory
 from potofs.backends.filesystem.totals import NO_FIGURES, Figures, figures_of
 from potofs.errors import DeadlineExceeded, InvalidName, NameTooLong, NotFound
 
@@ -129,29 +128,43 @@ class Checks:
     def _both_forms(self, user: str, archive: str) -> Iterator[_Fault]:
         place = conversation_file(archive) + COMPRESSED
         path = self._layout.compressed(user, archive)
+        keep_one = lambda: self._archives.keep_one_form(user, archive)  # noqa: E731
         try:
             if self._conversations.is_compressed(user, archive):
-                # Whether it can be read is seen when its records are looked at.
-                gzipped.GzipReader(path, lambda _: None).close()
+                yield from self._only_form(user, archive)
             elif self._archives.is_same_in_both(user, archive):
-                mend = lambda: self._archives.forget_other_form(user, archive)  # noqa: E731
-                yield _Fault(place, "the archive is there in both forms, plain and compressed", mend)
+                yield _Fault(place, "the archive is there in both forms, plain and compressed", keep_one)
             else:
-                what = "holds something else than the archive's plain form, which counts"
-                yield _Fault(place, what, lambda: self._move_aside(user, path))
+                yield _Fault(place, "holds something else than the archive's plain form, which counts", keep_one)
         except FileNotFoundError:
             return
         except gzipped.NotGzip:
-            yield _Fault(place, "is no gzip file, and so no archive", lambda: self._move_aside(user, path))
+            yield _Fault(place, "is no gzip file, and so no archive", lambda: self._archives.move_aside(user, path))
         except OSError as error:
-            what = f"cannot be read ({error.strerror}), and the archive's plain form counts"
-            yield _Fault(place, what, lambda: self._move_aside(user, path))
+            what = f"is damaged ({error.strerror}), and the archive's plain form counts"
+            yield _Fault(place, what, lambda: self._archives.move_aside(user, path))
+
+    def _only_form(self, user: str, archive: str) -> Iterator[_Fault]:
+        place = conversation_file(archive) + COMPRESSED
+        with suppress(OSError):
+            if self._archives.is_restored(user, archive):
+                what = "was restored, and is the running conversation already"
+                yield _Fault(place, what, lambda: self._archives.finish_restoring(user, archive))
+                return
+        with gzipped.GzipReader(self._layout.compressed(user, archive), lambda _: None) as reader:
+            try:
+                # Whether what was made here can be read is seen when its records are looked at.
+                reader.check_end()
+            except OSError as error:
+                if error.errno != errno.EIO:
+                    raise
+                yield _Fault(place, f"is damaged: only its first {reader.stat().size} bytes can be read", None)
 
     def _leftover(self, user: str, path: str, what: str) -> _Fault:
         place = os.path.relpath(path, self._layout.user(user)).removeprefix("dialogs/")
         if self._is_elsewhere(user, path):
             return _Fault(place, what, lambda: os.unlink(path))
-        return _Fault(place, f"{what}; holds what is nowhere else", lambda: self._move_aside(user, path))
+        return _Fault(place, f"{what}; holds what is nowhere else", lambda: self._archives.move_aside(user, path))
 
     def _is_elsewhere(self, user: str, path: str) -> bool:
         """Whether another file of the user has all bytes of one."""
@@ -177,19 +190,6 @@ class Checks:
 
     def _conversations_of(self, user: str) -> list[str | None]:
         return [None, *(archive.name for archive in self._conversations.archives(user))]
-
-    def _move_aside(self, user: str, path: str) -> None:
-        """Moves a file as it is into `rejected/`."""
-        rejected = self._layout.rejected(user)
-        files.make_directories(rejected, below=self._layout.users, durable=True)
-        base = times.compact(time.time_ns())
-        while True:
-            name = names.first_free(base, lambda name: os.path.lexists(self._layout.set_aside(user, name)))
-            with suppress(FileExistsError):
-                files.rename_new(path, self._layout.set_aside(user, name))
-                break
-        sync_directory(rejected)
-        sync_directory(os.path.dirname(path))
 
     # What is derived
 

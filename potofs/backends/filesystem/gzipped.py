@@ -28,6 +28,7 @@ import threading
 import zlib
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from itertools import accumulate
 from typing import NamedTuple
 
@@ -57,6 +58,10 @@ _REMEMBERED = 4096
 
 class NotGzip(Exception):
     """It does not begin as a gzip file does."""
+
+
+class _EndsEarly(Exception):
+    """What another program made is damaged, cut off, or followed by what is no gzip."""
 
 
 class _Head(NamedTuple):
@@ -147,6 +152,16 @@ class GzipReader(Reader):
             size -= len(piece)
         return b"".join(pieces)
 
+    def check_end(self) -> None:
+        """Raises OSError (EIO) if another program's file has more than can be read of it, or is cut off.
+
+        What was made here tells by itself, where it is read.
+        """
+        if self._head is None:
+            more = self.read(self.stat().size, 1)
+            if more or (isinstance(self._content, _Members) and self._content.ends_early):
+                raise _damaged()
+
     def fileno(self) -> int:
         """The descriptor that it reads from."""
         return self._descriptor
@@ -198,6 +213,8 @@ class _Members:
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
         self._lock = threading.Lock()
+        #: Whether its end was seen, and is none that gzip makes.
+        self.ends_early = False
         self._rewind()
 
     def _rewind(self) -> None:
@@ -210,7 +227,10 @@ class _Members:
             if offset < self._start:
                 self._rewind()
             while offset >= self._start + len(self._piece):
-                following = next(self._pieces, b"")
+                try:
+                    following = next(self._pieces, b"")
+                except _EndsEarly:
+                    self.ends_early, following = True, b""
                 if not following:
                     return b""
                 self._start += len(self._piece)
@@ -219,22 +239,27 @@ class _Members:
 
 
 def _inflated(descriptor: int) -> Iterator[bytes]:
-    """The content of all members, in pieces, up to what is no gzip any more."""
-    at, given, engine = 0, b"", zlib.decompressobj(_MEMBER)
+    """The content of all members, in pieces; raises _EndsEarly behind what can be read, OSError."""
+    at, given, engine, is_between = 0, b"", zlib.decompressobj(_MEMBER), True
     while True:
         if engine.eof:
+            given, engine, is_between = engine.unused_data, zlib.decompressobj(_MEMBER), True
+        if is_between:
             # As gzip does: another member may follow, perhaps behind padding.
-            given = engine.unused_data.lstrip(b"\0")
-            engine = zlib.decompressobj(_MEMBER)
+            given = given.lstrip(b"\0")
         if not given:
             given = os.pread(descriptor, _PIECE, at)
             at += len(given)
-            if not given:
+            if given:
+                continue
+            if is_between:
                 return
+            raise _EndsEarly
+        is_between = False
         try:
             piece = engine.decompress(given, _PIECE)
         except zlib.error:
-            return
+            raise _EndsEarly from None
         given = engine.unconsumed_tail
         if piece:
             yield piece
@@ -252,7 +277,10 @@ def _size_of(descriptor: int) -> int:
     with _sizes_guard:
         if file in _sizes:
             return _sizes[file]
-    size = sum(map(len, _inflated(descriptor)))
+    size = 0
+    with suppress(_EndsEarly):
+        for piece in _inflated(descriptor):
+            size += len(piece)
     with _sizes_guard:
         _sizes[file] = size
         if len(_sizes) > _REMEMBERED:
