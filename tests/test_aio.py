@@ -298,3 +298,33 @@ def test_what_asyncio_itself_cancels_is_finished_too(
             assert await journal.get_conversation("mia") == [HELLO]
 
     asyncio.run(main())
+
+
+def test_what_has_begun_is_finished_although_the_loop_ends(
+    url: str, gated: Callable[[aio.AsyncDialogueJournal], Gate]
+) -> None:
+    came_back: list[tuple[str, int]] = []
+    tasks: list[asyncio.Task[None]] = []
+    with asyncio.Runner() as runner:
+        journal = runner.run(aio.open_journal(url))
+        gate = gated(journal)
+
+        async def add() -> None:
+            try:
+                await journal.add_message("mia", HELLO)
+            except BaseException as error:
+                came_back.append((type(error).__name__, gate.under_way))
+                raise
+
+        async def begin() -> None:
+            tasks.append(asyncio.create_task(add()))
+            await gate.has_begun()
+
+        runner.run(begin())
+        timer = threading.Timer(0.2, gate.open.set)
+        timer.start()
+        # Its end cancels all tasks, as the end of asyncio.run does.
+    timer.join()
+    assert came_back == [("CancelledError", 0)]
+    with open_synchronously(url) as same:
+        assert same.get_conversation("mia") == [HELLO]
