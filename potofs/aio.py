@@ -12,9 +12,10 @@ value there is awaited here, and what returns an iterator there is iterated with
 inside `async with contextlib.aclosing(…)`, as with any async generator). At most `THREADS` operations of one journal
 are under way at a time, the others wait their turn.
 
-Cancelling (by a scope of trio or anyio, by asyncio's timeouts, by `Task.cancel` or by the end of the loop) keeps an operation from beginning.
-One that has begun is finished, and its caller waits for that: whenever an await has come back, with a value or with an
-exception, nothing of it goes on behind it. How long that can take the backend's own deadlines say.
+Cancelling (by a scope of trio or anyio, by asyncio's timeouts, by `Task.cancel` or by the end of the loop) keeps an
+operation from beginning. One that has begun is finished, and its caller waits for that: whenever an await has come
+back, with a value or with an exception, nothing of it goes on behind it. How long that can take the backend's own
+deadlines say.
 """
 
 import asyncio
@@ -179,8 +180,7 @@ class AsyncDialogueJournal:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        with anyio.CancelScope(shield=True):
-            await self.close()
+        await _in_any_case(self.close)
 
 
 async def open_journal(where: str | Where, *, create: bool = True) -> AsyncDialogueJournal:
@@ -188,4 +188,28 @@ async def open_journal(where: str | Where, *, create: bool = True) -> AsyncDialo
 
     Raises ConfigError for a place or setting that cannot be, NotFound, OSError.
     """
-    return AsyncDialogueJournal(await _Workers().run(partial(synchronous.open_journal, where, create=create)))
+    opened: list[AsyncDialogueJournal] = []
+    try:
+        await _Workers().run(
+            lambda: opened.append(AsyncDialogueJournal(synchronous.open_journal(where, create=create)))
+        )
+    except BaseException:
+        # Cancelled when it was open already: nobody else will close it.
+        for journal in opened:
+            await _in_any_case(journal.close)
+        raise
+    return opened[0]
+
+
+async def _in_any_case(operation: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    """Awaits what may be done twice until it is done, whoever cancels; raises that it was cancelled afterwards."""
+    cancelled: asyncio.CancelledError | None = None
+    with anyio.CancelScope(shield=True):
+        while True:
+            try:
+                await operation()
+                break
+            except asyncio.CancelledError as error:
+                cancelled = error
+    if cancelled is not None:
+        raise cancelled
