@@ -12,13 +12,15 @@ value there is awaited here, and what returns an iterator there is iterated with
 inside `async with contextlib.aclosing(…)`, as with any async generator). At most `THREADS` operations of one journal
 are under way at a time, the others wait their turn.
 
-Cancelling (by a scope of trio or anyio, by asyncio's timeouts or by `Task.cancel`) keeps an operation from beginning.
-One that has begun is finished, and its caller waits for that: whenever an await has come back, with a value or with an
-exception, nothing of it goes on behind it. How long that can take the backend's own deadlines say.
+Cancelling (by a scope of trio or anyio, by asyncio's timeouts, by `Task.cancel` or by the end of the loop) keeps an
+operation from beginning. One that has begun is finished, and its caller waits for that: whenever an await has come
+back, with a value or with an exception, nothing of it goes on behind it. How long that can take the backend's own
+deadlines say.
 """
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator
+from concurrent.futures import Future
 from functools import partial, wraps
 from itertools import islice
 from typing import Any, Concatenate, Final, ParamSpec, Self, TypeVar
@@ -91,17 +93,31 @@ class _Workers:
         return await anyio.to_thread.run_sync(function, limiter=self._threads)
 
     async def _run_on_asyncio(self, function: Callable[[], Result]) -> Result:
-        # No scope keeps off what asyncio itself cancels (its timeouts, Task.cancel), and the thread would go on alone.
-        task = asyncio.create_task(self._run(function))
-        cancelled: asyncio.CancelledError | None = None
-        while not task.done():
-            try:
-                await asyncio.wait([task])
-            except asyncio.CancelledError as error:
-                cancelled = error
-        if cancelled is not None:
-            raise cancelled from (None if task.cancelled() else task.exception())
-        return task.result()
+        # No scope keeps off what asyncio itself cancels (its timeouts, Task.cancel, all tasks when its loop ends), and
+        # the thread would go on alone. What the thread has begun is no task, and so nothing that could be cancelled.
+        job: Future[Result] = Future()
+
+        def run() -> None:
+            if job.set_running_or_notify_cancel():
+                try:
+                    job.set_result(function())
+                except BaseException as error:
+                    job.set_exception(error)
+
+        try:
+            await self._run(run)
+        except asyncio.CancelledError as error:
+            if job.cancel():
+                raise  # It had not begun, and will not.
+            cancelled = error
+            ended = asyncio.wrap_future(job)
+            while not ended.done():
+                try:
+                    await asyncio.wait([ended])
+                except asyncio.CancelledError as again:
+                    cancelled = again
+            raise cancelled from ended.exception()
+        return job.result()
 
 
 class AsyncDialogueJournal:
@@ -164,8 +180,7 @@ class AsyncDialogueJournal:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        with anyio.CancelScope(shield=True):
-            await self.close()
+        await _in_any_case(self.close)
 
 
 async def open_journal(where: str | Where, *, create: bool = True) -> AsyncDialogueJournal:
@@ -173,4 +188,28 @@ async def open_journal(where: str | Where, *, create: bool = True) -> AsyncDialo
 
     Raises ConfigError for a place or setting that cannot be, NotFound, OSError.
     """
-    return AsyncDialogueJournal(await _Workers().run(partial(synchronous.open_journal, where, create=create)))
+    opened: list[AsyncDialogueJournal] = []
+    try:
+        await _Workers().run(
+            lambda: opened.append(AsyncDialogueJournal(synchronous.open_journal(where, create=create)))
+        )
+    except BaseException:
+        # Cancelled when it was open already: nobody else will close it.
+        for journal in opened:
+            await _in_any_case(journal.close)
+        raise
+    return opened[0]
+
+
+async def _in_any_case(operation: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    """Awaits what may be done twice until it is done, whoever cancels; raises that it was cancelled afterwards."""
+    cancelled: asyncio.CancelledError | None = None
+    with anyio.CancelScope(shield=True):
+        while True:
+            try:
+                await operation()
+                break
+            except asyncio.CancelledError as error:
+                cancelled = error
+    if cancelled is not None:
+        raise cancelled

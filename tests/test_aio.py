@@ -298,3 +298,95 @@ def test_what_asyncio_itself_cancels_is_finished_too(
             assert await journal.get_conversation("mia") == [HELLO]
 
     asyncio.run(main())
+
+
+def test_what_has_begun_is_finished_although_the_loop_ends(
+    url: str, gated: Callable[[aio.AsyncDialogueJournal], Gate]
+) -> None:
+    came_back: list[tuple[str, int]] = []
+    tasks: list[asyncio.Task[None]] = []
+    with asyncio.Runner() as runner:
+        journal = runner.run(aio.open_journal(url))
+        gate = gated(journal)
+
+        async def add() -> None:
+            try:
+                await journal.add_message("mia", HELLO)
+            except BaseException as error:
+                came_back.append((type(error).__name__, gate.under_way))
+                raise
+
+        async def begin() -> None:
+            tasks.append(asyncio.create_task(add()))
+            await gate.has_begun()
+
+        runner.run(begin())
+        timer = threading.Timer(0.2, gate.open.set)
+        timer.start()
+        # Its end cancels all tasks, as the end of asyncio.run does.
+    timer.join()
+    assert came_back == [("CancelledError", 0)]
+    with open_synchronously(url) as same:
+        assert same.get_conversation("mia") == [HELLO]
+
+
+def test_a_journal_that_is_opened_while_it_is_cancelled_is_closed(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    begun, go_on = threading.Event(), threading.Event()
+    opened: list[DialogueJournal] = []
+    closed: list[DialogueJournal] = []
+
+    def open_slowly(*args: Any, **kwargs: Any) -> DialogueJournal:
+        begun.set()
+        assert go_on.wait(30)
+        journal = open_synchronously(*args, **kwargs)
+        opened.append(journal)
+        monkeypatch.setattr(journal.backend, "close", lambda: closed.append(journal))
+        return journal
+
+    monkeypatch.setattr("potofs.journal.journal.open_journal", open_slowly)
+
+    async def main(cancellings: int) -> None:
+        begun.clear()
+        go_on.clear()
+        task = asyncio.create_task(aio.open_journal(url))
+        assert await asyncio.to_thread(begun.wait, 30)
+        task.cancel()
+        await anyio.wait_all_tasks_blocked()
+        go_on.set()
+        # Also when it is cancelled again at any step of the closing.
+        for _ in range(cancellings):
+            await asyncio.sleep(0)
+            task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert len(opened) == 1
+        assert opened[0] in closed
+
+    for cancellings in range(10):
+        opened.clear()
+        closed.clear()
+        asyncio.run(main(cancellings))
+
+
+def test_it_is_closed_although_its_task_was_cancelled_again(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    closed: list[str] = []
+
+    inside = threading.Event()
+
+    async def use() -> None:
+        async with await aio.open_journal(url) as journal:
+            inside.set()
+            monkeypatch.setattr(journal._journal.backend, "close", lambda: closed.append("backend"))
+            await asyncio.Event().wait()
+
+    async def main() -> None:
+        task = asyncio.create_task(use())
+        assert await asyncio.to_thread(inside.wait, 30)
+        for _ in range(5):
+            task.cancel()
+            await asyncio.sleep(0)
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert closed
+
+    asyncio.run(main())
