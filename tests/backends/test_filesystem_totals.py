@@ -5,6 +5,7 @@ import fcntl
 import os
 import random
 import shutil
+import struct
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +14,7 @@ import pytest
 
 from potofs.backends.base import Backend, Fence, Totals
 from potofs.backends.filesystem import totals
+from potofs.backends.filesystem.accounts import Accounts
 from potofs.backends.filesystem.backend import FilesystemBackend
 from potofs.config import Where
 from potofs.errors import DeadlineExceeded
@@ -66,6 +68,71 @@ def test_totals_of_messages_and_times(backend: Backend) -> None:
     size = sum(archive.stored_size for archive in backend.archives("mia")) + backend.stat("mia").size
     early, late = 1_704_067_200 * 10**9, 1_709_251_200 * 10**9
     assert backend.totals() == Totals(2, 1, 1, 3, size, early, late)
+
+
+@pytest.mark.parametrize("year", ["0001", "1600", "2263", "9999"])
+def test_messages_of_any_year_are_stored_and_counted(on_files: Callable[..., Backend], users: Path, year: str) -> None:
+    """Figures have 64 bits, and times of messages have more."""
+    opened = len(os.listdir("/proc/self/fd"))
+    backend = on_files(fsync="never", archiveThreshold="0", maxConversationLength="0")
+    far = record("far", time=f"{year}-01-01T00:00:00.000Z")
+    assert backend.append("mia", [far]).stored == 1
+    assert backend.append("mia", [far]).stored == 0
+    found = backend.totals()
+    assert found.first_ns == found.last_ns
+    assert abs(found.first_ns or 0) > 1 << 62, "as far away as it can be said"
+    backend.archive("mia", "far")
+    backend.append("mia", records(0, 600))  # So many that a sidecar is kept.
+    backend.append("mia", [record("further", time=f"{year}-01-01T00:00:00.000Z")])
+    backend.archive("mia", "long")
+    backend.restore("mia", "far")
+    backend.put_current("noah", far.data, 10**15)
+    backend.put_archive("noah", "far", far.data, 10**15)
+    backend.set_times("noah", "far", 10**19)  # In 2286.
+    assert backend.totals() == walked(users)
+    assert backend.totals().messages == 1 + 601 + 2
+    other = on_files(fsync="never")
+    assert other.append("mia", records(900, 901)).stored == 1
+    assert other.totals() == backend.totals() == walked(users)
+    for user in (None, "mia", "noah"):
+        assert list(other.check(user, repair=True)) == []
+    for server in (backend, other):
+        server.close()
+    assert len(os.listdir("/proc/self/fd")) == opened
+
+
+@pytest.mark.expects_warning("could not be counted")
+def test_whatever_goes_wrong_in_counting_the_append_is_stored_and_nothing_stays_open(
+    backend: Backend, users: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    backend.append("mia", records(0, 1))
+
+    def fails(*_: object) -> None:
+        raise struct.error("int too large to convert")
+
+    opened = len(os.listdir("/proc/self/fd"))
+    monkeypatch.setattr(totals.TotalsFile, "change", fails)
+    for number in range(1, 4):
+        assert backend.append("mia", records(number, number + 1)).stored == 1
+    assert len(os.listdir("/proc/self/fd")) == opened
+    monkeypatch.undo()
+    backend.append("mia", records(4, 5))
+    assert backend.totals() == walked(users)
+
+
+def test_an_append_that_fails_after_it_was_written_leaves_nothing_open(
+    backend: Backend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    backend.append("mia", records(0, 1))
+
+    def killed(*_: object, **more: object) -> None:
+        raise Killed
+
+    opened = len(os.listdir("/proc/self/fd"))
+    monkeypatch.setattr(Accounts, "count", killed)
+    with pytest.raises(Killed):
+        backend.append("mia", records(1, 2))
+    assert len(os.listdir("/proc/self/fd")) == opened
 
 
 def test_totals_read_no_conversation_and_look_at_no_user(

@@ -6,6 +6,7 @@ and may be removed at any time.
 """
 
 import errno
+import logging
 import os
 import struct
 import zlib
@@ -18,8 +19,19 @@ from potofs.backends.filesystem.conversations import Conversations
 from potofs.backends.filesystem.index import Contents
 from potofs.backends.filesystem.layout import FILE_MODE, Layout
 from potofs.backends.filesystem.lock import UserLocks
-from potofs.backends.filesystem.totals import NO_FIGURES, Busy, Counted, Figures, TotalsFile, figures_of, noted
+from potofs.backends.filesystem.totals import (
+    NO_FIGURES,
+    Busy,
+    Counted,
+    Figures,
+    TotalsFile,
+    figures_of,
+    fitting,
+    noted,
+)
 from potofs.errors import DeadlineExceeded, NotFound
+
+log = logging.getLogger(__name__)
 
 _ENTRY = struct.Struct("<6qI")
 # Entries of archives that are gone, before the file is written anew.
@@ -95,7 +107,15 @@ class Accounts:
             if contents is not None:
                 contents.noted = note
         except (OSError, Busy):
-            return
+            self._missed(user, anew)
+        except Exception:
+            # A message that is stored must not be reported as failed, whatever is wrong with figures.
+            log.exception("user %r: what has changed could not be counted", user)
+            self._missed(user, anew)
+
+    def _missed(self, user: str, anew: bool) -> None:
+        if anew:
+            self._anew.add(user)
 
     def count_at_rest(self, user: str) -> None:
         """Counts a user whose lock the caller does not hold."""
@@ -153,8 +173,10 @@ class Accounts:
         known = _held(data)
         if len(data) % _ENTRY.size or not all(map(_is_good, _entries(data))):
             return "has entries that are damaged or cut off"
-        missing = [archive for archive in archives if archive.stat[:3] not in known]
-        if any(archive not in missing and known[archive.stat[:3]] != self.read(user, archive) for archive in archives):
+        missing = [archive for archive in archives if _key(archive.stat) not in known]
+        if any(
+            archive not in missing and known[_key(archive.stat)] != self.read(user, archive) for archive in archives
+        ):
             return "does not say what archives hold"
         if missing:
             return f"{len(missing)} of {len(archives)} archives are missing in it"
@@ -176,7 +198,7 @@ class Accounts:
         """Notes what a conversation holds that becomes an archive, so that it need not be read for that."""
         figures = contents.figures()
         with suppress(OSError):
-            self._add(user, {stat[:3]: (figures.messages, figures.first_ns, figures.last_ns)})
+            self._add(user, {_key(stat): (figures.messages, figures.first_ns, figures.last_ns)})
 
     def walked(self) -> Totals:
         """The totals without any record: by reading everything."""
@@ -202,10 +224,10 @@ class Accounts:
     def _archives(self, user: str) -> Figures:
         known = self._known(user)
         archives = self._conversations.archives(user)
-        live = {archive.stat[:3]: known[archive.stat[:3]] for archive in archives if archive.stat[:3] in known}
+        live = {key: known[key] for key in (_key(archive.stat) for archive in archives) if key in known}
         total, new = NO_FIGURES, {}
         for archive in archives:
-            key = archive.stat[:3]
+            key = _key(archive.stat)
             if key not in live:
                 held = self.read(user, archive)
                 if held is None:
@@ -252,6 +274,11 @@ class Accounts:
             os.pwrite(descriptor, data, end - end % _ENTRY.size)
         finally:
             os.close(descriptor)
+
+
+def _key(stat: Stat) -> _Key:
+    # Its time may have been set to any.
+    return stat[0], stat[1], fitting(stat[2])
 
 
 def _held(data: bytes) -> dict[_Key, _Held]:

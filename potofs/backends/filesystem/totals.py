@@ -76,13 +76,19 @@ NO_FIGURES = Figures()
 
 
 def figures_of(marks: Iterable[Mark]) -> tuple[int, int, int]:
-    """How many messages, and when the first and the last was said."""
+    """How many messages, and when the first and the last was said: between the years 1677 and 2262, as far as fits."""
     count, first, last = 0, _NEVER, _NOT_YET
     for mark in marks:
         count += 1
         if mark.time_ns is not None:
-            first, last = min(first, mark.time_ns), max(last, mark.time_ns)
+            time_ns = fitting(mark.time_ns)
+            first, last = min(first, time_ns), max(last, time_ns)
     return count, first, last
+
+
+def fitting(time_ns: int) -> int:
+    """The nearest time that has a place in a record: messages may be of any year from 1 to 9999."""
+    return min(max(time_ns, _NOT_YET + 1), _NEVER - 1)
 
 
 class Counted(NamedTuple):
