@@ -9,6 +9,7 @@ import struct
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -133,6 +134,34 @@ def test_an_append_that_fails_after_it_was_written_leaves_nothing_open(
     with pytest.raises(Killed):
         backend.append("mia", records(1, 2))
     assert len(os.listdir("/proc/self/fd")) == opened
+
+
+def test_a_change_under_way_while_it_is_closed_writes_into_no_other_file(
+    backend: Backend, users: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Whose number would be that of the file that was closed."""
+    backend.append("mia", records(0, 1))
+    real = totals.TotalsFile._write
+    closing = threading.Thread(target=backend.close)
+    others: list[int] = []
+
+    def interrupted(*arguments: Any) -> bytes:
+        closing.start()
+        closing.join(0.1)
+        others.extend(os.open(tmp_path / "other", os.O_RDWR | os.O_CREAT) for _ in range(4))
+        return real(*arguments)
+
+    monkeypatch.setattr(totals.TotalsFile, "_write", interrupted)
+    assert backend.append("mia", records(1, 2)).stored == 1
+    closing.join()
+    for descriptor in others:
+        os.close(descriptor)
+    assert (tmp_path / "other").stat().st_size == 0
+    monkeypatch.undo()
+    assert backend.totals() == walked(users)
+    backend.append("mia", records(2, 3))
+    assert backend.totals() == walked(users), "and it is opened again"
+    backend.close()
 
 
 def test_totals_read_no_conversation_and_look_at_no_user(

@@ -23,7 +23,7 @@ import threading
 import time
 import zlib
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from functools import cache
 from hashlib import blake2b
 from typing import NamedTuple
@@ -198,6 +198,7 @@ class TotalsFile:
         self._guards = [threading.Lock() for _ in range(_SHARDS)]
         self._opening = threading.Lock()
         # The opened file and the process that opened it: a lock belongs to an open file, which a child shares.
+        # Used only by whoever holds a guard, so that it is not closed meanwhile.
         self._opened: tuple[int, int] | None = None
         # What this process wrote last into each shard: then there is nothing to be taken back.
         self._written: dict[int, tuple[bytes, _Sums]] = {}
@@ -211,8 +212,8 @@ class TotalsFile:
         """
         name = names.encode(user).encode()
         shard = _shard(name)
-        file = self._file()
         with self._guards[shard]:
+            file = self._file()
             self._lock(file, shard, 1, _PATIENCE)
             try:
                 sums = self._sums(file, shard, name, lock)
@@ -230,7 +231,11 @@ class TotalsFile:
 
     def is_right(self) -> bool:
         """Whether the sums were counted here, and the machine has run since then; else they may be anything."""
-        return self._place() in self._places(self._file())
+        descriptor = self._open()
+        try:
+            return self._place() in self._places(descriptor)
+        finally:
+            os.close(descriptor)
 
     def totals(self) -> Totals:
         """The sums over all shards; raises OSError, DeadlineExceeded."""
@@ -283,8 +288,14 @@ class TotalsFile:
             os.close(descriptor)
 
     def close(self) -> None:
-        """Lets go of the file, until it is wanted again."""
-        with self._opening:
+        """Lets go of the file, until it is wanted again.
+
+        Waits for changes under way: their file's number may be another file's as soon as this one is closed.
+        """
+        with ExitStack() as held:
+            for guard in self._guards:
+                held.enter_context(guard)
+            held.enter_context(self._opening)
             if self._opened is not None:
                 os.close(self._opened[0])
                 self._opened = None
