@@ -7,18 +7,20 @@ import random
 import shutil
 import struct
 import threading
+import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from potofs.backends.base import Backend, Fence, Totals
+from potofs.backends.base import Archived, Backend, Fence, Totals
 from potofs.backends.filesystem import totals
 from potofs.backends.filesystem.accounts import Accounts
 from potofs.backends.filesystem.backend import FilesystemBackend
 from potofs.config import Where
-from potofs.errors import DeadlineExceeded
+from potofs.errors import DeadlineExceeded, WouldBlock
 from potofs.journal import reading
 from tests.backends import writer
 from tests.backends.kit import joined, open_filesystem, record, records
@@ -240,6 +242,55 @@ def test_one_who_was_stopped_in_a_shard_holds_up_nobody_for_long(
         with pytest.raises(DeadlineExceeded):
             backend.totals()
     backend.append("mia", records(2, 3))
+    assert backend.totals() == walked(users)
+
+
+def test_one_who_may_not_wait_counts_nothing_that_has_to_be_read(
+    on_files: Callable[..., Backend], users: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    backend = on_files(fsync="never")
+    backend.append("mia", records(0, 1))
+    (users / "mia/dialogs/archived/older.yaml").write_bytes(joined(records(10, 5000)))
+    (users / "mia/dialogs/archived/newest.yaml").write_bytes(joined(records(5, 9)))
+    read: list[str] = []
+    real = Accounts.read
+
+    def noted(self: Accounts, user: str, archive: Archived) -> tuple[int, int, int] | None:
+        read.append(archive.name)
+        return real(self, user, archive)
+
+    monkeypatch.setattr(Accounts, "read", noted)
+    assert backend.append("mia", records(1, 2), wait=False).stored == 1
+    assert read == []
+    with pytest.raises(WouldBlock):
+        backend.append("mia", records(2, 3), wait=False)
+    assert backend.append("mia", records(2, 3)).stored == 1
+    assert sorted(read) == ["newest", "older"]
+    assert backend.append("mia", records(3, 4), wait=False).stored == 1
+    assert len(read) == 2
+    assert backend.totals() == walked(users)
+    (users / "mia/dialogs/archived/another.yaml").write_bytes(joined(records(5, 9)))
+    assert backend.append("mia", records(4, 5), wait=False).stored == 1
+    assert backend.totals() == walked(users), "whoever asks has it counted"
+
+
+def test_one_who_may_not_wait_does_not_wait_for_a_shard(
+    backend: Backend, users: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert isinstance(backend, FilesystemBackend)
+    backend.append("mia", records(0, 1))
+    backend.totals()
+    monkeypatch.setattr(totals, "_PATIENCE", 60)
+    started = time.monotonic()
+    with (users.parent / "system/totals").open("r+b") as file:
+        fcntl.fcntl(file, fcntl.F_OFD_SETLK, totals._LOCK.pack(fcntl.F_WRLCK, 0, 0, 0, 0))
+        assert backend.append("mia", records(1, 2), wait=False).stored == 1
+    with ExitStack() as held:
+        for guard in backend._accounts.sums._guards:
+            held.enter_context(guard)
+        assert backend.append("mia", records(2, 3), wait=False).stored == 1
+    assert time.monotonic() - started < 20
+    assert backend.append("mia", records(3, 4), wait=False).stored == 1
     assert backend.totals() == walked(users)
 
 

@@ -61,6 +61,8 @@ class Accounts:
         self.sums = TotalsFile(layout)
         # Users of whom nothing that was counted is believed.
         self._anew: set[str] = set()
+        # Users whose last change may not have been counted for want of time.
+        self._behind: set[str] = set()
 
     def count(
         self,
@@ -68,13 +70,17 @@ class Accounts:
         lock: int,
         contents: Contents | None = None,
         archived: tuple[int, Figures] | None = None,
+        *,
+        wait: bool = True,
     ) -> None:
         """Counts a user anew, as far as that has changed; `contents`: of the running conversation, if known.
 
         `archived`: if nothing but one archive has come since archives had come or gone at that time; what it has.
+        Without `wait` nothing is counted that would have to be read for it: then the user `is_behind`.
         """
         anew = user in self._anew
         self._anew.discard(user)
+        self._behind.discard(user)
         # What was done is done, and not undone because it cannot be counted: the next change counts it too.
         try:
             note = noted(lock, contents.noted if contents else None)
@@ -94,16 +100,18 @@ class Accounts:
             elif contents is None and not state[1]:
                 current = NO_FIGURES
             else:
-                contents = contents or self._contents_of(user)
+                if contents is None:
+                    self._before_reading(user, wait)
+                    contents = self._contents_of(user)
                 current = contents.figures() if contents else NO_FIGURES
             if before and before.archives_at == archives_at and not anew:
                 archives = before.archives
             elif before and archived and before.archives_at == archived[0] and not anew:
                 archives = before.archives.plus(archived[1])
             else:
-                archives = self._archives(user)
+                archives = self._archives(user, wait)
             number = before.number + 1 if before else 1
-            note = self.sums.change(user, lock, before, Counted(number, *state, current, archives))
+            note = self.sums.change(user, lock, before, Counted(number, *state, current, archives), wait=wait)
             if contents is not None:
                 contents.noted = note
         except (OSError, Busy):
@@ -112,6 +120,15 @@ class Accounts:
             # A message that is stored must not be reported as failed, whatever is wrong with figures.
             log.exception("user %r: what has changed could not be counted", user)
             self._missed(user, anew)
+
+    def is_behind(self, user: str) -> bool:
+        """Whether a change was not counted because it might not wait: so that the next one does."""
+        return user in self._behind
+
+    def _before_reading(self, user: str, wait: bool) -> None:
+        if not wait:
+            self._behind.add(user)
+            raise Busy
 
     def _missed(self, user: str, anew: bool) -> None:
         if anew:
@@ -128,6 +145,8 @@ class Accounts:
 
         Raises OSError, DeadlineExceeded.
         """
+        for user in [*self._behind]:
+            self.count_at_rest(user)
         try:
             if not self.sums.is_right():
                 self.recount()
@@ -221,7 +240,7 @@ class Accounts:
             return 0, 0
         return (self._layout.number_of(found), found.st_size) if found.st_size else (0, 0)
 
-    def _archives(self, user: str) -> Figures:
+    def _archives(self, user: str, wait: bool) -> Figures:
         known = self._known(user)
         archives = self._conversations.archives(user)
         live = {key: known[key] for key in (_key(archive.stat) for archive in archives) if key in known}
@@ -229,6 +248,7 @@ class Accounts:
         for archive in archives:
             key = _key(archive.stat)
             if key not in live:
+                self._before_reading(user, wait)
                 held = self.read(user, archive)
                 if held is None:
                     continue

@@ -160,6 +160,8 @@ class FilesystemBackend(Backend):
         return self._conversations.open(user, archive)
 
     def append(self, user: str, records: Sequence[Record], *, wait: bool = True) -> Appended:
+        if not wait and self._accounts.is_behind(user):
+            raise WouldBlock(f"user {user!r}: archives have to be counted")
         self._make_folders(user, wait=wait)
         descriptor = None
         try:
@@ -387,7 +389,7 @@ class FilesystemBackend(Backend):
             self._fence.get().check()
             change = Change()
             yield change
-            self._accounts.count(user, lock, change.contents, change.archived)
+            self._accounts.count(user, lock, change.contents, change.archived, wait=wait)
 
     @property
     def _durable(self) -> bool:

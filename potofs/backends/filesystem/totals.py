@@ -42,6 +42,8 @@ _SHARD = struct.Struct("<8q8qqH255s")
 _LOCK = struct.Struct("hhqqi4x")
 # Nobody holds a shard for long; one who was stopped there does not hold up others, who count next time (seconds).
 _PATIENCE = 0.05
+# The same for one who may not wait: as long as it takes somebody who is at work to write two records.
+_LITTLE_PATIENCE = 0.002
 _PAUSE = 0.0005
 
 # No message: later, and earlier, than any.
@@ -203,18 +205,19 @@ class TotalsFile:
         # What this process wrote last into each shard: then there is nothing to be taken back.
         self._written: dict[int, tuple[bytes, _Sums]] = {}
 
-    def change(self, user: str, lock: int, before: Counted | None, now: Counted) -> Note:
+    def change(self, user: str, lock: int, before: Counted | None, now: Counted, *, wait: bool = True) -> Note:
         """Counts a user as `now`, the next number after `before`; the caller holds the user's lock, opened as `lock`.
 
-        Returns what stands in the user's record then.
+        Returns what stands in the user's record then. Without `wait` it waits for nobody who is not about to be done.
 
         Raises OSError, Busy; then it is as if the user's last change had not been counted.
         """
         name = names.encode(user).encode()
         shard = _shard(name)
-        with self._guards[shard]:
+        patience = _PATIENCE if wait else _LITTLE_PATIENCE
+        with self._guarded(shard, wait):
             file = self._file()
-            self._lock(file, shard, 1, _PATIENCE)
+            self._lock(file, shard, 1, patience)
             try:
                 sums = self._sums(file, shard, name, lock)
                 if before is not None and before.archives == now.archives:
@@ -301,6 +304,17 @@ class TotalsFile:
                 self._opened = None
 
     # Inside
+
+    @contextmanager
+    def _guarded(self, shard: int, wait: bool) -> Iterator[None]:
+        """Keeps other threads of this process from a shard."""
+        guard = self._guards[shard]
+        if not guard.acquire(timeout=-1 if wait else _LITTLE_PATIENCE):
+            raise Busy
+        try:
+            yield
+        finally:
+            guard.release()
 
     def _sums(self, file: int, shard: int, name: bytes, lock: int | None) -> _Sums:
         """A shard's sums, the last change taken back if it did not come to its end; the caller holds the shard."""
