@@ -2,6 +2,7 @@
 
 import errno
 import fcntl
+import gzip
 import os
 import random
 import shutil
@@ -391,6 +392,17 @@ def test_where_there_are_no_locks_for_ranges_everything_is_read(
     assert backend.append("mia", records(0, 30)).stored == 30
     assert backend.totals() == walked(users)
     assert backend.totals().messages == 30
+
+
+def test_one_damaged_archive_does_not_keep_the_others_from_being_read(backend: Backend, users: Path) -> None:
+    backend.append("mia", records(0, 3))
+    data = bytearray(gzip.compress(joined(records(3, 9))))
+    data[12] ^= 0xFF
+    (users / "mia/dialogs/archived/damaged.yaml.gz").write_bytes(data)
+    backend.append("mia", records(9, 10))
+    found = walked(users)
+    assert (found.conversations, found.archives, found.messages) == (1, 1, 4)
+    assert found == backend.totals()
 
 
 def test_users_that_come_while_it_counts_anew_are_counted(backend: Backend, users: Path) -> None:

@@ -225,11 +225,13 @@ class Accounts:
         found = NO_FIGURES
         for user in self._conversations.users():
             users += 1
-            for archive in [None, *(archive.name for archive in self._conversations.archives(user))]:
-                with suppress(NotFound), self._conversations.open(user, archive) as reader:
-                    held = figures_of(marks_of(reader, self._scan))
-                    running = archive is None
-                    found = found.plus(Figures(running, not running, held[0], reader.stored_size(), *held[1:]))
+            with suppress(NotFound), self._conversations.open(user, None) as reader:
+                held = figures_of(marks_of(reader, self._scan))
+                found = found.plus(Figures(1, 0, held[0], reader.stored_size(), *held[1:]))
+            for archive in self._conversations.archives(user):
+                in_archive = self.read(user, archive)
+                if in_archive is not None:
+                    found = found.plus(Figures(0, 1, in_archive[0], archive.stored_size, *in_archive[1:]))
         return found.totals(users)
 
     def _current(self, user: str) -> tuple[int, int]:
