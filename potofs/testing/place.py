@@ -130,6 +130,22 @@ class Counting(Suite):
         one.append("mia", records(4, 9))
         assert one.totals() == other.totals() == expected
 
+    def test_messages_of_any_year_are_counted(self, servers: OpenServers) -> None:
+        """The first and the last year that a timestamp can have, however narrow the figures are kept."""
+        one, other = servers()
+        far = [record(f"in {year}", time=f"{year}-06-15T00:00:00.000Z") for year in ("0001", "9999")]
+        assert one.append("mia", far).stored == 2
+        assert one.append("mia", records(0, 1)).stored == 1
+        if Capability.ARCHIVAL in self.capabilities:
+            one.archive("mia", "far")
+        assert other.append("noah", far).stored == 2
+        for server in (one, other):
+            counted = server.totals()
+            assert counted.messages == 5
+            assert counted.first_ns is not None
+            assert counted.last_ns is not None
+            assert counted.first_ns < FIRST_NS < counted.last_ns
+
     def test_copies_are_counted_as_what_they_hold(self, backend: Backend) -> None:
         data = b"--- {role: user, content: a, timestamp: 2024-01-15}\n...\nnonsense\n---\n" + joined(records(1, 4))
         assert len(list(reading.marks(data))) == 4

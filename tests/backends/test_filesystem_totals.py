@@ -2,20 +2,26 @@
 
 import errno
 import fcntl
+import gzip
 import os
 import random
 import shutil
+import struct
 import threading
+import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from potofs.backends.base import Backend, Fence, Totals
+from potofs.backends.base import Archived, Backend, Fence, Totals
 from potofs.backends.filesystem import totals
+from potofs.backends.filesystem.accounts import Accounts
 from potofs.backends.filesystem.backend import FilesystemBackend
 from potofs.config import Where
-from potofs.errors import DeadlineExceeded
+from potofs.errors import DeadlineExceeded, WouldBlock
 from potofs.journal import reading
 from tests.backends import writer
 from tests.backends.kit import joined, open_filesystem, record, records
@@ -66,6 +72,99 @@ def test_totals_of_messages_and_times(backend: Backend) -> None:
     size = sum(archive.stored_size for archive in backend.archives("mia")) + backend.stat("mia").size
     early, late = 1_704_067_200 * 10**9, 1_709_251_200 * 10**9
     assert backend.totals() == Totals(2, 1, 1, 3, size, early, late)
+
+
+@pytest.mark.parametrize("year", ["0001", "1600", "2263", "9999"])
+def test_messages_of_any_year_are_stored_and_counted(on_files: Callable[..., Backend], users: Path, year: str) -> None:
+    """Figures have 64 bits, and times of messages have more."""
+    opened = len(os.listdir("/proc/self/fd"))
+    backend = on_files(fsync="never", archiveThreshold="0", maxConversationLength="0")
+    far = record("far", time=f"{year}-01-01T00:00:00.000Z")
+    assert backend.append("mia", [far]).stored == 1
+    assert backend.append("mia", [far]).stored == 0
+    found = backend.totals()
+    assert found.first_ns == found.last_ns
+    assert abs(found.first_ns or 0) > 1 << 62, "as far away as it can be said"
+    backend.archive("mia", "far")
+    backend.append("mia", records(0, 600))  # So many that a sidecar is kept.
+    backend.append("mia", [record("further", time=f"{year}-01-01T00:00:00.000Z")])
+    backend.archive("mia", "long")
+    backend.restore("mia", "far")
+    backend.put_current("noah", far.data, 10**15)
+    backend.put_archive("noah", "far", far.data, 10**15)
+    backend.set_times("noah", "far", 10**19)  # In 2286.
+    assert backend.totals() == walked(users)
+    assert backend.totals().messages == 1 + 601 + 2
+    other = on_files(fsync="never")
+    assert other.append("mia", records(900, 901)).stored == 1
+    assert other.totals() == backend.totals() == walked(users)
+    for user in (None, "mia", "noah"):
+        assert list(other.check(user, repair=True)) == []
+    for server in (backend, other):
+        server.close()
+    assert len(os.listdir("/proc/self/fd")) == opened
+
+
+@pytest.mark.expects_warning("could not be counted")
+def test_whatever_goes_wrong_in_counting_the_append_is_stored_and_nothing_stays_open(
+    backend: Backend, users: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    backend.append("mia", records(0, 1))
+
+    def fails(*_: object) -> None:
+        raise struct.error("int too large to convert")
+
+    opened = len(os.listdir("/proc/self/fd"))
+    monkeypatch.setattr(totals.TotalsFile, "change", fails)
+    for number in range(1, 4):
+        assert backend.append("mia", records(number, number + 1)).stored == 1
+    assert len(os.listdir("/proc/self/fd")) == opened
+    monkeypatch.undo()
+    backend.append("mia", records(4, 5))
+    assert backend.totals() == walked(users)
+
+
+def test_an_append_that_fails_after_it_was_written_leaves_nothing_open(
+    backend: Backend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    backend.append("mia", records(0, 1))
+
+    def killed(*_: object, **more: object) -> None:
+        raise Killed
+
+    opened = len(os.listdir("/proc/self/fd"))
+    monkeypatch.setattr(Accounts, "count", killed)
+    with pytest.raises(Killed):
+        backend.append("mia", records(1, 2))
+    assert len(os.listdir("/proc/self/fd")) == opened
+
+
+def test_a_change_under_way_while_it_is_closed_writes_into_no_other_file(
+    backend: Backend, users: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Whose number would be that of the file that was closed."""
+    backend.append("mia", records(0, 1))
+    real = totals.TotalsFile._write
+    closing = threading.Thread(target=backend.close)
+    others: list[int] = []
+
+    def interrupted(*arguments: Any) -> bytes:
+        closing.start()
+        closing.join(0.1)
+        others.extend(os.open(tmp_path / "other", os.O_RDWR | os.O_CREAT) for _ in range(4))
+        return real(*arguments)
+
+    monkeypatch.setattr(totals.TotalsFile, "_write", interrupted)
+    assert backend.append("mia", records(1, 2)).stored == 1
+    closing.join()
+    for descriptor in others:
+        os.close(descriptor)
+    assert (tmp_path / "other").stat().st_size == 0
+    monkeypatch.undo()
+    assert backend.totals() == walked(users)
+    backend.append("mia", records(2, 3))
+    assert backend.totals() == walked(users), "and it is opened again"
+    backend.close()
 
 
 def test_totals_read_no_conversation_and_look_at_no_user(
@@ -144,6 +243,55 @@ def test_one_who_was_stopped_in_a_shard_holds_up_nobody_for_long(
         with pytest.raises(DeadlineExceeded):
             backend.totals()
     backend.append("mia", records(2, 3))
+    assert backend.totals() == walked(users)
+
+
+def test_one_who_may_not_wait_counts_nothing_that_has_to_be_read(
+    on_files: Callable[..., Backend], users: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    backend = on_files(fsync="never")
+    backend.append("mia", records(0, 1))
+    (users / "mia/dialogs/archived/older.yaml").write_bytes(joined(records(10, 5000)))
+    (users / "mia/dialogs/archived/newest.yaml").write_bytes(joined(records(5, 9)))
+    read: list[str] = []
+    real = Accounts.read
+
+    def noted(self: Accounts, user: str, archive: Archived) -> tuple[int, int, int] | None:
+        read.append(archive.name)
+        return real(self, user, archive)
+
+    monkeypatch.setattr(Accounts, "read", noted)
+    assert backend.append("mia", records(1, 2), wait=False).stored == 1
+    assert read == []
+    with pytest.raises(WouldBlock):
+        backend.append("mia", records(2, 3), wait=False)
+    assert backend.append("mia", records(2, 3)).stored == 1
+    assert sorted(read) == ["newest", "older"]
+    assert backend.append("mia", records(3, 4), wait=False).stored == 1
+    assert len(read) == 2
+    assert backend.totals() == walked(users)
+    (users / "mia/dialogs/archived/another.yaml").write_bytes(joined(records(5, 9)))
+    assert backend.append("mia", records(4, 5), wait=False).stored == 1
+    assert backend.totals() == walked(users), "whoever asks has it counted"
+
+
+def test_one_who_may_not_wait_does_not_wait_for_a_shard(
+    backend: Backend, users: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert isinstance(backend, FilesystemBackend)
+    backend.append("mia", records(0, 1))
+    backend.totals()
+    monkeypatch.setattr(totals, "_PATIENCE", 60)
+    started = time.monotonic()
+    with (users.parent / "system/totals").open("r+b") as file:
+        fcntl.fcntl(file, fcntl.F_OFD_SETLK, totals._LOCK.pack(fcntl.F_WRLCK, 0, 0, 0, 0))
+        assert backend.append("mia", records(1, 2), wait=False).stored == 1
+    with ExitStack() as held:
+        for guard in backend._accounts.sums._guards:
+            held.enter_context(guard)
+        assert backend.append("mia", records(2, 3), wait=False).stored == 1
+    assert time.monotonic() - started < 20
+    assert backend.append("mia", records(3, 4), wait=False).stored == 1
     assert backend.totals() == walked(users)
 
 
@@ -244,6 +392,17 @@ def test_where_there_are_no_locks_for_ranges_everything_is_read(
     assert backend.append("mia", records(0, 30)).stored == 30
     assert backend.totals() == walked(users)
     assert backend.totals().messages == 30
+
+
+def test_one_damaged_archive_does_not_keep_the_others_from_being_read(backend: Backend, users: Path) -> None:
+    backend.append("mia", records(0, 3))
+    data = bytearray(gzip.compress(joined(records(3, 9))))
+    data[12] ^= 0xFF
+    (users / "mia/dialogs/archived/damaged.yaml.gz").write_bytes(data)
+    backend.append("mia", records(9, 10))
+    found = walked(users)
+    assert (found.conversations, found.archives, found.messages) == (1, 1, 4)
+    assert found == backend.totals()
 
 
 def test_users_that_come_while_it_counts_anew_are_counted(backend: Backend, users: Path) -> None:

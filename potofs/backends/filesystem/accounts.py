@@ -6,6 +6,7 @@ and may be removed at any time.
 """
 
 import errno
+import logging
 import os
 import struct
 import zlib
@@ -18,8 +19,19 @@ from potofs.backends.filesystem.conversations import Conversations
 from potofs.backends.filesystem.index import Contents
 from potofs.backends.filesystem.layout import FILE_MODE, Layout
 from potofs.backends.filesystem.lock import UserLocks
-from potofs.backends.filesystem.totals import NO_FIGURES, Busy, Counted, Figures, TotalsFile, figures_of, noted
+from potofs.backends.filesystem.totals import (
+    NO_FIGURES,
+    Busy,
+    Counted,
+    Figures,
+    TotalsFile,
+    figures_of,
+    fitting,
+    noted,
+)
 from potofs.errors import DeadlineExceeded, NotFound
+
+log = logging.getLogger(__name__)
 
 _ENTRY = struct.Struct("<6qI")
 # Entries of archives that are gone, before the file is written anew.
@@ -49,6 +61,8 @@ class Accounts:
         self.sums = TotalsFile(layout)
         # Users of whom nothing that was counted is believed.
         self._anew: set[str] = set()
+        # Users whose last change may not have been counted for want of time.
+        self._behind: set[str] = set()
 
     def count(
         self,
@@ -56,13 +70,17 @@ class Accounts:
         lock: int,
         contents: Contents | None = None,
         archived: tuple[int, Figures] | None = None,
+        *,
+        wait: bool = True,
     ) -> None:
         """Counts a user anew, as far as that has changed; `contents`: of the running conversation, if known.
 
         `archived`: if nothing but one archive has come since archives had come or gone at that time; what it has.
+        Without `wait` nothing is counted that would have to be read for it: then the user `is_behind`.
         """
         anew = user in self._anew
         self._anew.discard(user)
+        self._behind.discard(user)
         # What was done is done, and not undone because it cannot be counted: the next change counts it too.
         try:
             note = noted(lock, contents.noted if contents else None)
@@ -82,20 +100,39 @@ class Accounts:
             elif contents is None and not state[1]:
                 current = NO_FIGURES
             else:
-                contents = contents or self._contents_of(user)
+                if contents is None:
+                    self._before_reading(user, wait)
+                    contents = self._contents_of(user)
                 current = contents.figures() if contents else NO_FIGURES
             if before and before.archives_at == archives_at and not anew:
                 archives = before.archives
             elif before and archived and before.archives_at == archived[0] and not anew:
                 archives = before.archives.plus(archived[1])
             else:
-                archives = self._archives(user)
+                archives = self._archives(user, wait)
             number = before.number + 1 if before else 1
-            note = self.sums.change(user, lock, before, Counted(number, *state, current, archives))
+            note = self.sums.change(user, lock, before, Counted(number, *state, current, archives), wait=wait)
             if contents is not None:
                 contents.noted = note
         except (OSError, Busy):
-            return
+            self._missed(user, anew)
+        except Exception:
+            # A message that is stored must not be reported as failed, whatever is wrong with figures.
+            log.exception("user %r: what has changed could not be counted", user)
+            self._missed(user, anew)
+
+    def is_behind(self, user: str) -> bool:
+        """Whether a change was not counted because it might not wait: so that the next one does."""
+        return user in self._behind
+
+    def _before_reading(self, user: str, wait: bool) -> None:
+        if not wait:
+            self._behind.add(user)
+            raise Busy
+
+    def _missed(self, user: str, anew: bool) -> None:
+        if anew:
+            self._anew.add(user)
 
     def count_at_rest(self, user: str) -> None:
         """Counts a user whose lock the caller does not hold."""
@@ -108,6 +145,8 @@ class Accounts:
 
         Raises OSError, DeadlineExceeded.
         """
+        for user in [*self._behind]:
+            self.count_at_rest(user)
         try:
             if not self.sums.is_right():
                 self.recount()
@@ -153,8 +192,10 @@ class Accounts:
         known = _held(data)
         if len(data) % _ENTRY.size or not all(map(_is_good, _entries(data))):
             return "has entries that are damaged or cut off"
-        missing = [archive for archive in archives if archive.stat[:3] not in known]
-        if any(archive not in missing and known[archive.stat[:3]] != self.read(user, archive) for archive in archives):
+        missing = [archive for archive in archives if _key(archive.stat) not in known]
+        if any(
+            archive not in missing and known[_key(archive.stat)] != self.read(user, archive) for archive in archives
+        ):
             return "does not say what archives hold"
         if missing:
             return f"{len(missing)} of {len(archives)} archives are missing in it"
@@ -176,7 +217,7 @@ class Accounts:
         """Notes what a conversation holds that becomes an archive, so that it need not be read for that."""
         figures = contents.figures()
         with suppress(OSError):
-            self._add(user, {stat[:3]: (figures.messages, figures.first_ns, figures.last_ns)})
+            self._add(user, {_key(stat): (figures.messages, figures.first_ns, figures.last_ns)})
 
     def walked(self) -> Totals:
         """The totals without any record: by reading everything."""
@@ -184,11 +225,13 @@ class Accounts:
         found = NO_FIGURES
         for user in self._conversations.users():
             users += 1
-            for archive in [None, *(archive.name for archive in self._conversations.archives(user))]:
-                with suppress(NotFound), self._conversations.open(user, archive) as reader:
-                    held = figures_of(marks_of(reader, self._scan))
-                    running = archive is None
-                    found = found.plus(Figures(running, not running, held[0], reader.stored_size(), *held[1:]))
+            with suppress(NotFound), self._conversations.open(user, None) as reader:
+                held = figures_of(marks_of(reader, self._scan))
+                found = found.plus(Figures(1, 0, held[0], reader.stored_size(), *held[1:]))
+            for archive in self._conversations.archives(user):
+                in_archive = self.read(user, archive)
+                if in_archive is not None:
+                    found = found.plus(Figures(0, 1, in_archive[0], archive.stored_size, *in_archive[1:]))
         return found.totals(users)
 
     def _current(self, user: str) -> tuple[int, int]:
@@ -199,14 +242,15 @@ class Accounts:
             return 0, 0
         return (self._layout.number_of(found), found.st_size) if found.st_size else (0, 0)
 
-    def _archives(self, user: str) -> Figures:
+    def _archives(self, user: str, wait: bool) -> Figures:
         known = self._known(user)
         archives = self._conversations.archives(user)
-        live = {archive.stat[:3]: known[archive.stat[:3]] for archive in archives if archive.stat[:3] in known}
+        live = {key: known[key] for key in (_key(archive.stat) for archive in archives) if key in known}
         total, new = NO_FIGURES, {}
         for archive in archives:
-            key = archive.stat[:3]
+            key = _key(archive.stat)
             if key not in live:
+                self._before_reading(user, wait)
                 held = self.read(user, archive)
                 if held is None:
                     continue
@@ -252,6 +296,11 @@ class Accounts:
             os.pwrite(descriptor, data, end - end % _ENTRY.size)
         finally:
             os.close(descriptor)
+
+
+def _key(stat: Stat) -> _Key:
+    # Its time may have been set to any.
+    return stat[0], stat[1], fitting(stat[2])
 
 
 def _held(data: bytes) -> dict[_Key, _Held]:

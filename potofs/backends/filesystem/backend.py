@@ -160,10 +160,13 @@ class FilesystemBackend(Backend):
         return self._conversations.open(user, archive)
 
     def append(self, user: str, records: Sequence[Record], *, wait: bool = True) -> Appended:
+        if not wait and self._accounts.is_behind(user):
+            raise WouldBlock(f"user {user!r}: archives have to be counted")
         self._make_folders(user, wait=wait)
-        with self._changing(user, wait=wait) as change:
-            descriptor = self._running.open(user)
-            try:
+        descriptor = None
+        try:
+            with self._changing(user, wait=wait) as change:
+                descriptor = self._running.open(user)
                 contents = self._index.current(user, descriptor, wait=wait)
                 fresh = new_ones(records, lambda record: self._running.was_given(user, contents, record, wait=wait))
                 if not wait and self.sync_on_close and self._reaches_threshold(contents, len(fresh)):
@@ -179,10 +182,6 @@ class FilesystemBackend(Backend):
                 if archived_as is None and contents.size:
                     change.contents = contents
                     contents.keep()
-            except BaseException:
-                os.close(descriptor)
-                raise
-        try:
             # Without the lock, so that the appends of others go on; and also for a second try, whose first
             # may not have come this far.
             if self._settings.fsync == "always":
@@ -192,7 +191,8 @@ class FilesystemBackend(Backend):
                     self._sync_folders(user)
                     contents.is_named = True
         finally:
-            os.close(descriptor)
+            if descriptor is not None:
+                os.close(descriptor)
         return Appended(len(fresh), archived_as)
 
     def sync(self, user: str) -> None:
@@ -391,7 +391,7 @@ class FilesystemBackend(Backend):
             self._fence.get().check()
             change = Change()
             yield change
-            self._accounts.count(user, lock, change.contents, change.archived)
+            self._accounts.count(user, lock, change.contents, change.archived, wait=wait)
 
     @property
     def _durable(self) -> bool:

@@ -23,7 +23,7 @@ import threading
 import time
 import zlib
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from functools import cache
 from hashlib import blake2b
 from typing import NamedTuple
@@ -42,6 +42,8 @@ _SHARD = struct.Struct("<8q8qqH255s")
 _LOCK = struct.Struct("hhqqi4x")
 # Nobody holds a shard for long; one who was stopped there does not hold up others, who count next time (seconds).
 _PATIENCE = 0.05
+# The same for one who may not wait: as long as it takes somebody who is at work to write two records.
+_LITTLE_PATIENCE = 0.002
 _PAUSE = 0.0005
 
 # No message: later, and earlier, than any.
@@ -76,13 +78,19 @@ NO_FIGURES = Figures()
 
 
 def figures_of(marks: Iterable[Mark]) -> tuple[int, int, int]:
-    """How many messages, and when the first and the last was said."""
+    """How many messages, and when the first and the last was said: between the years 1677 and 2262, as far as fits."""
     count, first, last = 0, _NEVER, _NOT_YET
     for mark in marks:
         count += 1
         if mark.time_ns is not None:
-            first, last = min(first, mark.time_ns), max(last, mark.time_ns)
+            time_ns = fitting(mark.time_ns)
+            first, last = min(first, time_ns), max(last, time_ns)
     return count, first, last
+
+
+def fitting(time_ns: int) -> int:
+    """The nearest time that has a place in a record: messages may be of any year from 1 to 9999."""
+    return min(max(time_ns, _NOT_YET + 1), _NEVER - 1)
 
 
 class Counted(NamedTuple):
@@ -192,22 +200,24 @@ class TotalsFile:
         self._guards = [threading.Lock() for _ in range(_SHARDS)]
         self._opening = threading.Lock()
         # The opened file and the process that opened it: a lock belongs to an open file, which a child shares.
+        # Used only by whoever holds a guard, so that it is not closed meanwhile.
         self._opened: tuple[int, int] | None = None
         # What this process wrote last into each shard: then there is nothing to be taken back.
         self._written: dict[int, tuple[bytes, _Sums]] = {}
 
-    def change(self, user: str, lock: int, before: Counted | None, now: Counted) -> Note:
+    def change(self, user: str, lock: int, before: Counted | None, now: Counted, *, wait: bool = True) -> Note:
         """Counts a user as `now`, the next number after `before`; the caller holds the user's lock, opened as `lock`.
 
-        Returns what stands in the user's record then.
+        Returns what stands in the user's record then. Without `wait` it waits for nobody who is not about to be done.
 
         Raises OSError, Busy; then it is as if the user's last change had not been counted.
         """
         name = names.encode(user).encode()
         shard = _shard(name)
-        file = self._file()
-        with self._guards[shard]:
-            self._lock(file, shard, 1, _PATIENCE)
+        patience = _PATIENCE if wait else _LITTLE_PATIENCE
+        with self._guarded(shard, wait):
+            file = self._file()
+            self._lock(file, shard, 1, patience)
             try:
                 sums = self._sums(file, shard, name, lock)
                 if before is not None and before.archives == now.archives:
@@ -224,7 +234,11 @@ class TotalsFile:
 
     def is_right(self) -> bool:
         """Whether the sums were counted here, and the machine has run since then; else they may be anything."""
-        return self._place() in self._places(self._file())
+        descriptor = self._open()
+        try:
+            return self._place() in self._places(descriptor)
+        finally:
+            os.close(descriptor)
 
     def totals(self) -> Totals:
         """The sums over all shards; raises OSError, DeadlineExceeded."""
@@ -277,13 +291,30 @@ class TotalsFile:
             os.close(descriptor)
 
     def close(self) -> None:
-        """Lets go of the file, until it is wanted again."""
-        with self._opening:
+        """Lets go of the file, until it is wanted again.
+
+        Waits for changes under way: their file's number may be another file's as soon as this one is closed.
+        """
+        with ExitStack() as held:
+            for guard in self._guards:
+                held.enter_context(guard)
+            held.enter_context(self._opening)
             if self._opened is not None:
                 os.close(self._opened[0])
                 self._opened = None
 
     # Inside
+
+    @contextmanager
+    def _guarded(self, shard: int, wait: bool) -> Iterator[None]:
+        """Keeps other threads of this process from a shard."""
+        guard = self._guards[shard]
+        if not guard.acquire(timeout=-1 if wait else _LITTLE_PATIENCE):
+            raise Busy
+        try:
+            yield
+        finally:
+            guard.release()
 
     def _sums(self, file: int, shard: int, name: bytes, lock: int | None) -> _Sums:
         """A shard's sums, the last change taken back if it did not come to its end; the caller holds the shard."""
