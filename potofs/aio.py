@@ -31,6 +31,7 @@ import sniffio
 
 from potofs.backends.base import Capability
 from potofs.config import Where
+from potofs.errors import PotofsError
 from potofs.journal import journal as synchronous
 from potofs.journal.journal import DialogueJournal
 
@@ -80,9 +81,38 @@ class _Workers:
         self._turns = anyio.CapacityLimiter(THREADS)
         # Whoever has a turn finds a thread free: only the wait for a turn may be cancelled.
         self._threads = anyio.CapacityLimiter(THREADS)
+        #: Functions that run or wait for their turn.
+        self._asked = 0
+        self._none_asked = anyio.Event()
+        self._closing = anyio.Lock()
+        self._takes_more = True
+        self._is_closed = False
 
     async def run(self, function: Callable[[], Result]) -> Result:
         """Runs a function in a worker thread, to its end once it has begun; raises what it raises."""
+        if not self._takes_more:
+            raise PotofsError("the journal is closed")
+        self._asked += 1
+        try:
+            return await self._run_in_turn(function)
+        finally:
+            self._asked -= 1
+            if not self._asked:
+                self._none_asked.set()
+
+    async def close(self, function: Callable[[], None]) -> None:
+        """Takes no more, and runs a last function after all others; once, however often it is closed."""
+        self._takes_more = False
+        async with self._closing:
+            if self._is_closed:
+                return
+            if self._asked:
+                self._none_asked = anyio.Event()
+                await self._none_asked.wait()
+            await self._run_in_turn(function)
+            self._is_closed = True
+
+    async def _run_in_turn(self, function: Callable[[], Result]) -> Result:
         async with self._turns:
             run = self._run_on_asyncio if sniffio.current_async_library() == "asyncio" else self._run
             with anyio.CancelScope(shield=True):
@@ -125,6 +155,9 @@ class AsyncDialogueJournal:
 
     What an operation does, returns and raises, `DialogueJournal` says. Iterables that are given to it are read in the
     worker thread. Its `appender` has no counterpart: it keeps what one handle has written, and belongs to one thread.
+
+    `close` waits for the operations that were asked for before it. One that is asked for after it raises PotofsError,
+    as does an iterator that is read on; also if the closing was cancelled, which can be done again then.
     """
 
     def __init__(self, journal: DialogueJournal) -> None:
@@ -174,7 +207,9 @@ class AsyncDialogueJournal:
     import_conversation = _awaited(DialogueJournal.import_conversation)
     import_pieces = _awaited(DialogueJournal.import_pieces)
 
-    close = _awaited(DialogueJournal.close)
+    @wraps(DialogueJournal.close)
+    async def close(self) -> None:
+        await self._workers.close(self._journal.close)
 
     async def __aenter__(self) -> Self:
         return self

@@ -14,7 +14,7 @@ import pytest
 
 from potofs import ChatMessage, DialogueJournal, aio
 from potofs import open_journal as open_synchronously
-from potofs.errors import InvalidMessage, NotFound
+from potofs.errors import InvalidMessage, NotFound, PotofsError
 
 HELLO = ChatMessage("user", "hello", "2024-01-15T10:30:00.000Z")
 
@@ -190,6 +190,87 @@ async def test_so_many_operations_are_under_way_at_a_time_and_the_others_wait_th
             gate.open.set()
         assert gate.most == aio.THREADS
         assert sorted([user async for user in journal.users()]) == sorted(users)
+
+
+# Closing
+
+
+@both
+async def test_closing_waits_for_what_is_under_way_and_for_what_waits_its_turn(
+    url: str, gated: Callable[[aio.AsyncDialogueJournal], Gate], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    users = [f"user {number}" for number in range(aio.THREADS + 3)]
+    journal = await aio.open_journal(url)
+    gate = gated(journal)
+    backend = journal._journal.backend
+    done: list[str] = []
+    close = backend.close
+
+    def closed() -> None:
+        done.append("closed")
+        close()
+
+    monkeypatch.setattr(backend, "close", closed)
+
+    async def add(user: str) -> None:
+        await journal.add_message(user, HELLO)
+        done.append(user)
+
+    async with anyio.create_task_group() as tasks:
+        for user in users:
+            tasks.start_soon(add, user)
+        for _ in range(aio.THREADS):
+            await gate.has_begun()
+        # Twice at once: it is closed once.
+        tasks.start_soon(journal.close)
+        tasks.start_soon(journal.close)
+        await anyio.wait_all_tasks_blocked()
+        assert done == []
+        gate.open.set()
+    assert sorted(done[:-1]) == sorted(users)
+    assert done[-1] == "closed"
+    with open_synchronously(url) as same:
+        assert sorted(same.users()) == sorted(users)
+
+
+@both
+async def test_a_closed_journal_takes_no_more(url: str) -> None:
+    journal = await aio.open_journal(f"{url}?archiveThreshold=0")
+    await journal.add_messages("mia", [ChatMessage("user", f"message {number}") for number in range(600)])
+    async with aclosing(journal.read_conversation("mia")) as entries:
+        await anext(entries)
+        await journal.close()
+        with pytest.raises(PotofsError, match="the journal is closed"):
+            [entry async for entry in entries]
+    with pytest.raises(PotofsError, match="the journal is closed"):
+        await journal.add_message("mia", HELLO)
+    with pytest.raises(PotofsError, match="the journal is closed"):
+        [user async for user in journal.users()]
+    await journal.close()
+    with open_synchronously(url) as same:
+        assert len(list(same.read_conversation("mia"))) == 600
+
+
+@both
+async def test_a_closing_that_was_cancelled_can_be_done_again(
+    url: str, gated: Callable[[aio.AsyncDialogueJournal], Gate], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    journal = await aio.open_journal(url)
+    gate = gated(journal)
+    closed: list[str] = []
+    monkeypatch.setattr(journal._journal.backend, "close", lambda: closed.append("backend"))
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(journal.add_message, "mia", HELLO)
+        await gate.has_begun()
+        with anyio.move_on_after(0.05) as scope:
+            await journal.close()
+        assert scope.cancelled_caught
+        assert closed == []
+        with pytest.raises(PotofsError, match="the journal is closed"):
+            await journal.add_message("mia", HELLO)
+        gate.open.set()
+    await journal.close()
+    assert closed == ["backend"]
 
 
 # Cancelling

@@ -174,9 +174,14 @@ class Operations(pyfuse3.Operations):
         handle = self._handles.get(fh, FileHandle)
         if handle.reader is None:
             try:
-                handle.reader = await self._ask(handle.node, lambda: self._tree.open(handle.node))
+                opened = await self._ask(handle.node, lambda: self._tree.open(handle.node))
             except NotFound:
                 return b""
+            # Another request may have opened one meanwhile, and may be reading it.
+            if handle.reader is None:
+                handle.reader = opened
+            else:
+                opened.close()
         reader = handle.reader
         if self._tree.blocks:
             return await self._workers.run(handle.node.user, lambda: reader.read(off, size))
