@@ -21,7 +21,7 @@ deadlines say.
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator
 from concurrent.futures import Future
-from functools import partial, wraps
+from functools import partial, update_wrapper, wraps
 from itertools import islice
 from typing import Any, Concatenate, Final, ParamSpec, Self, TypeVar
 
@@ -207,9 +207,10 @@ class AsyncDialogueJournal:
     import_conversation = _awaited(DialogueJournal.import_conversation)
     import_pieces = _awaited(DialogueJournal.import_pieces)
 
-    @wraps(DialogueJournal.close)
     async def close(self) -> None:
         await self._workers.close(self._journal.close)
+
+    update_wrapper(close, DialogueJournal.close)
 
     async def __aenter__(self) -> Self:
         return self

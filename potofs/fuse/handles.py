@@ -29,6 +29,14 @@ class FileHandle:
         #: Whether something was appended that `fsync: close` has to make durable.
         self.is_dirty = False
 
+    def keep(self, reader: Reader) -> Reader:
+        """Takes a reader that was opened for it, or closes it if another request was first; returns the one it has."""
+        if self.reader is None:
+            self.reader = reader
+        else:
+            reader.close()
+        return self.reader
+
     def close(self) -> None:
         """Lets go of the file; what was appended and is no message yet is set aside."""
         if self.appender is not None:

@@ -172,19 +172,15 @@ class Operations(pyfuse3.Operations):
     @answered
     async def read(self, fh: FileHandleT, off: int, size: int) -> bytes:
         handle = self._handles.get(fh, FileHandle)
-        if handle.reader is None:
+        reader = handle.reader
+        if reader is None:
             try:
                 opened = await self._ask(handle.node, lambda: self._tree.open(handle.node))
             except NotFound:
                 return b""
-            # Another request may have opened one meanwhile, and may be reading it.
-            if handle.reader is None:
-                handle.reader = opened
-            else:
-                opened.close()
-        reader = handle.reader
+            reader = handle.keep(opened)
         if self._tree.blocks:
-            return await self._workers.run(handle.node.user, lambda: reader.read(off, size))
+            return await self._workers.run(handle.node.user, functools.partial(reader.read, off, size))
         return reader.read(off, size)
 
     @answered
