@@ -13,10 +13,15 @@ from pathlib import Path
 from urllib.parse import quote
 
 import pytest
+from hypothesis import settings
 
 from potofs import DialogueJournal, open_journal
 from tests import samples
 from tests.mounts import Mount, mounted
+
+# How long an example takes is nothing that a test is about; a busy machine is.
+settings.register_profile("untimed", settings.get_profile(settings.get_current_profile_name()), deadline=None)
+settings.load_profile("untimed")
 
 
 @pytest.fixture
