@@ -39,6 +39,7 @@ from potofs.backends.redis.reading import (
     ConversationReader,
     Entry,
     read_bytes,
+    read_fences,
     running_stat,
 )
 from potofs.backends.redis.wording import (
@@ -63,6 +64,9 @@ _LARGEST = 512 << 20
 # Shards whose users are asked for together, and how many users an answer has about.
 _SHARDS_AT_ONCE = 32
 _USERS_AT_ONCE = 500
+# The states of a fence, the most closed one last; and how often one is set that does not stay.
+_CLOSED = ("open", "frozen", "moved")
+_TRIES = 5
 
 
 class RedisBackend(Backend):
@@ -330,15 +334,31 @@ class RedisBackend(Backend):
         return Totals(users, conversations, archives, messages, size, first, last)
 
     def fence(self) -> Fence:
-        # The shard that is set last.
-        found = self._link.command("HGET", self._keys.shard(SHARDS - 1), "fence")
-        return msgspec.json.decode(found, type=Fence) if found else Fence()
+        """The fence of all shards.
+
+        If they differ, since it is being set or whoever set it was killed, the state is that of the most closed one and
+        the epoch the highest of all: some users' changes are refused, and whoever sets the next fence counts up.
+        """
+        fences = read_fences(self._link, self._keys)
+        closed = max(fences, key=lambda fence: (_CLOSED.index(fence.state), fence.epoch))
+        return closed._replace(epoch=max(fence.epoch for fence in fences))
 
     def set_fence(self, fence: Fence) -> None:
+        """Sets the fence of each shard; done again, it completes what was interrupted.
+
+        Raises DeadlineExceeded if it is set and replicas do not have it in time; Unreachable if it does not stay.
+        """
         # Each shard's scripts look at their own: once it is set, none runs that saw another.
         fields = ("fence", msgspec.json.encode(fence), "closed", "" if fence.state == "open" else "1")
-        self._link.batch([("HSET", self._keys.shard(shard), *fields) for shard in range(SHARDS - 1)])
-        self._link.command("HSET", self._keys.shard(SHARDS - 1), *fields)
+        shards = [self._keys.shard(shard) for shard in range(SHARDS)]
+        for _ in range(_TRIES):
+            self._link.batch([("HSET", shard, *fields) for shard in shards])
+            # A master that took over meanwhile may not have it, and says so when it is read.
+            if all(self._link.replicas_have(shard, (shard,), b"fence") for shard in shards) and (
+                set(read_fences(self._link, self._keys)) == {fence}
+            ):
+                return
+        raise Unreachable(f"{self._where}: the fence does not stay as it is set; others set it, or masters fail")
 
     def close(self) -> None:
         self._link.close()

@@ -6,7 +6,8 @@ mended by one too, and only if it is still as it was seen. Bytes are never remov
 never came to have a number, so that nobody was told that they are stored.
 """
 
-from collections import defaultdict
+import time
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from typing import Any, NamedTuple
@@ -20,12 +21,14 @@ from potofs.backends.redis import scripts
 from potofs.backends.redis.changes import Changes, Refusal
 from potofs.backends.redis.connection import Link
 from potofs.backends.redis.keys import SHARDS, Keys, number, shard_of_user
-from potofs.backends.redis.reading import Entry, read_bytes
+from potofs.backends.redis.reading import Entry, read_bytes, read_fences
 from potofs.backends.redis.wording import named
 from potofs.errors import InvalidName, NameTooLong
 
 # How often something is looked at again that is being changed.
 _TRIES = 5
+# Between looks at a fence that may be being set (seconds).
+_PAUSE = 0.05
 # Users whose entries are read by one script, and keys that a server looks at for one answer.
 _USERS_AT_ONCE = 100
 _KEYS_AT_ONCE = 1000
@@ -118,6 +121,7 @@ class Checks:
 
     def place(self, repair: bool) -> Iterator[Finding]:
         """What is wrong with what is not one user's, and with users that are not in the list."""
+        yield from self._fences()
         for shard, found in self._scanned().items():
             for user in sorted(found.users - self._listed(shard)):
                 yield from self.user(user, repair)
@@ -189,6 +193,16 @@ class Checks:
         return True
 
     # Of a shard
+
+    def _fences(self) -> Iterator[Finding]:
+        """Shards whose fences differ: whoever set one was killed, and only some users' changes are refused."""
+        for _ in range(_TRIES):
+            fences = Counter(read_fences(self._link, self._keys))
+            if len(fences) == 1:
+                return
+            time.sleep(_PAUSE)
+        shards = ", ".join(f"{fence.state} (epoch {fence.epoch}) in {count}" for fence, count in fences.items())
+        yield Finding(None, "fence", f"it is not the same in all shards: {shards}. Set it again")
 
     def _orphans(self, shard: int, found: _Found, repair: bool) -> Iterator[Finding]:
         """Bytes and fingerprints that nothing refers to."""
