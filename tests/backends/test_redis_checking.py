@@ -186,6 +186,21 @@ def test_bytes_without_a_name_are_removed_only_if_they_are_elsewhere(
     assert client.get(young) == b"on its way in"
 
 
+def test_an_upload_of_a_killed_process_is_found_and_removed_when_it_was_given_up(
+    backend: RedisBackend, client: redis.Redis, keys: Keys
+) -> None:
+    young, idle, old = (keys.staged(SHARD, token) for token in ("00", "01", "02"))
+    client.set(young, b"on its way in")
+    orphan(client, idle, b"killed lately", 100)
+    orphan(client, old, b"killed", 700)
+    found = list(fsck.check(backend))
+    assert [(one.user, one.place, one.repaired) for one in found] == [(None, idle, False), (None, old, False)]
+    assert all("never acknowledged" in one.what for one in found)
+    found = list(fsck.check(backend, repair=True))
+    assert [(one.place, one.repaired) for one in found] == [(idle, False), (old, True)]
+    assert client.exists(young, idle, old) == 2
+
+
 def test_fingerprints_of_no_conversation_are_removed(backend: RedisBackend, client: redis.Redis, keys: Keys) -> None:
     key = keys.known(number(1, SHARD) + 256 * 500)
     client.hset(key, b"", b"")

@@ -6,12 +6,16 @@ from collections import Counter
 from contextlib import suppress
 from pathlib import Path
 
+import pytest
+
 from potofs.backends.redis.backend import RedisBackend
+from potofs.backends.redis.connection import Link
+from potofs.backends.redis.keys import Keys, shard_of_user
 from potofs.config import Where
-from potofs.errors import AlreadyExists, NotFound
-from potofs.journal import reading
+from potofs.errors import AlreadyExists, DeadlineExceeded, NotFound, Unreachable
+from potofs.journal import fsck, reading
 from tests import redis_servers
-from tests.backends.kit import open_redis, record, said, stored
+from tests.backends.kit import joined, open_redis, record, records, said, stored
 
 WRITERS = 4
 EACH = 100
@@ -97,3 +101,91 @@ def test_appends_archives_restores_and_renames_at_once_lose_nothing(tmp_path: Pa
     assert other.totals().messages == 240
     for server in (*servers, other):
         server.close()
+
+
+# Numbers that a master gave away and its successor does not know of
+
+
+def neighbour(user: str) -> str:
+    """Another user of the same shard."""
+    return next(name for name in map(str, range(100_000)) if shard_of_user(name) == shard_of_user(user))
+
+
+@pytest.mark.parametrize("data", [joined(records(10, 30)), b""])
+@pytest.mark.parametrize("change", ["put_current", "put_archive", "set_aside", "rewrite", "refused"])
+@pytest.mark.parametrize("empty", [False, True])
+def test_a_number_that_was_lost_with_its_master_never_comes_to_two_conversations(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: str, data: bytes, empty: bool
+) -> None:
+    """While the bytes are brought, the counter falls back and another user gets the number."""
+    backend, other = open_redis(tmp_path), open_redis(tmp_path)
+    noah = neighbour("mia")
+    for number in range(3):
+        backend.put_archive("mia", str(number), joined(records(0, 2)), number)
+    seen = backend.stat("mia", "2")
+    shard = Keys(f"{tmp_path}:").shard(shard_of_user("mia"))
+    real = Link.command
+    kept = b"" if empty else joined(records(0, 1))
+
+    def command(self: Link, *arguments: str | bytes | int) -> object:
+        if self is backend._link and arguments[0] in ("SET", "SETRANGE") and not other.has_user(noah):
+            with redis_servers.shared().client() as client:
+                client.hincrby(shard, "last_number", -1)
+            if empty:
+                other.put_archive(noah, "kept", b"", 5)
+            else:
+                other.append(noah, records(0, 1))
+                other.archive(noah, "kept")
+        return real(self, *arguments)
+
+    monkeypatch.setattr(Link, "command", command)
+    with suppress(AlreadyExists):
+        match change:
+            case "put_current":
+                backend.put_current("mia", data, 5)
+            case "put_archive":
+                backend.put_archive("mia", "more", data, 5)
+            case "set_aside":
+                backend.set_aside("mia", data)
+            case "rewrite":
+                assert backend.rewrite("mia", "2", seen, data)
+            case _:
+                backend.put_archive("mia", "1", data, 5)
+    monkeypatch.undo()
+    if not other.has_user(noah):
+        assert (change, data) == ("put_current", b"")
+        return
+    assert stored(other, noah, "kept") == kept
+    assert stored(other, "mia", "0") == stored(other, "mia", "1") == joined(records(0, 2))
+    entries = [*other.archives("mia"), *other.archives(noah), *other.set_asides("mia")]
+    found = [entry.stat.id for entry in entries] + ([other.stat("mia").id] if change == "put_current" else [])
+    assert len(set(found)) == len(found)
+    assert {"put_archive": "more", "rewrite": "2"}.get(change, "0") in {one.name for one in other.archives("mia")}
+    list(fsck.check(other, repair=True))
+    assert list(fsck.check(other)) == []
+
+
+@pytest.mark.parametrize("error", [OSError(5, "refused"), Unreachable("gone"), DeadlineExceeded("late")])
+@pytest.mark.parametrize("pieces", [0, 1])
+def test_what_was_brought_when_it_failed_is_removed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception, pieces: int
+) -> None:
+    backend = open_redis(tmp_path)
+    backend.put_archive("mia", "0", b"bytes", 1)
+    with redis_servers.shared().client() as client:
+        before = sorted(client.scan_iter(f"{tmp_path}:*"))
+        real, done = Link.command, []
+
+        def command(self: Link, *arguments: str | bytes | int) -> object:
+            if arguments[0] == "SETRANGE":
+                real(self, *arguments)
+                done.append(arguments)
+                if len(done) > pieces:
+                    raise error
+                return None
+            return real(self, *arguments)
+
+        monkeypatch.setattr(Link, "command", command)
+        with pytest.raises(type(error)):
+            backend.put_archive("mia", "1", b"bytes" * 1_000_000, 1)
+        assert sorted(client.scan_iter(f"{tmp_path}:*")) == before

@@ -1,7 +1,7 @@
 """What lies where in Redis, and what is derived and made again."""
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -10,10 +10,11 @@ from hypothesis import strategies as st
 
 from potofs.backends.base import RECORD_END, Fence
 from potofs.backends.redis.backend import RedisBackend
+from potofs.backends.redis.connection import Argument, Link
 from potofs.backends.redis.keys import SHARDS, Keys, number, shard_of_user
 from potofs.config import Where
-from potofs.errors import AlreadyExists, Fenced, NotFound
-from potofs.journal import reading
+from potofs.errors import AlreadyExists, DeadlineExceeded, Fenced, NotFound, Unreachable
+from potofs.journal import fsck, reading
 from tests import redis_servers
 from tests.backends.kit import joined, names_of, open_redis, record, records, said, stored
 
@@ -236,6 +237,65 @@ def test_a_frozen_journal_takes_no_change_and_is_read(tmp_path: Path) -> None:
     assert servers[0].append("mia", records(2, 3)).stored == 1
     for server in servers:
         server.close()
+
+
+@pytest.mark.parametrize("opening", [False, True])
+def test_a_fence_that_was_set_half_way_counts_as_closed_and_is_found_and_set_again(
+    backend: RedisBackend, monkeypatch: pytest.MonkeyPatch, opening: bool
+) -> None:
+    backend.append("mia", records(0, 1))
+    fences = [Fence("frozen", 1), Fence("open", 2)][: 1 + opening]
+    for fence in fences[:-1]:
+        backend.set_fence(fence)
+    real = Link.batch
+
+    def batch(self: Link, commands: Sequence[tuple[Argument, ...]]) -> list[object]:
+        real(self, commands[: SHARDS // 2])
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Link, "batch", batch)
+        with pytest.raises(KeyboardInterrupt):
+            backend.set_fence(fences[-1])
+    assert backend.fence() == Fence("frozen", len(fences))
+    (found,) = fsck.check(backend)
+    assert (found.user, found.place, found.repaired) == (None, "fence", False)
+    assert "frozen (epoch 1) in 128" in found.what
+    backend.set_fence(fences[-1])
+    assert backend.fence() == fences[-1]
+    assert list(fsck.check(backend)) == []
+
+
+@pytest.mark.parametrize("times", [1, 1000])
+def test_a_fence_that_was_lost_with_a_master_is_set_again(
+    backend: RedisBackend, monkeypatch: pytest.MonkeyPatch, times: int
+) -> None:
+    real = Link.batch
+    lost: list[object] = []
+
+    def batch(self: Link, commands: Sequence[tuple[Argument, ...]]) -> list[object]:
+        if commands[0][0] == "HSET" and len(lost) < times:
+            lost.append(commands)
+            return real(self, commands[:-1])
+        return real(self, commands)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Link, "batch", batch)
+        if times == 1:
+            backend.set_fence(Fence("frozen", 1))
+        else:
+            with pytest.raises(Unreachable, match="does not stay"):
+                backend.set_fence(Fence("frozen", 1))
+    assert len(list(fsck.check(backend))) == (times > 1)
+
+
+def test_a_fence_is_not_set_before_replicas_have_it(tmp_path: Path) -> None:
+    """The server has no replicas."""
+    backend = open_redis(tmp_path, waitReplicas="1", timeoutMs="400")
+    with pytest.raises(DeadlineExceeded, match="0 of 1 replicas"):
+        backend.set_fence(Fence("frozen", 1))
+    assert backend.fence() == Fence("frozen", 1)
+    backend.close()
 
 
 def test_large_copies_go_and_come_in_pieces(backend: RedisBackend) -> None:

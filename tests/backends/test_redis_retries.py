@@ -84,6 +84,9 @@ CHANGES: dict[str, Callable[[Backend], object]] = {
     "set_times": lambda backend: backend.set_times("mia", "one", 1),
     "create_user": lambda backend: backend.create_user("eve", b"profile"),
     "set_aside": lambda backend: backend.set_aside("mia", b"refused"),
+    "rewrite": lambda backend: (
+        backend.rewrite("mia", "one", backend.stat("mia", "one"), b"bytes") or pytest.fail("it was done")
+    ),
     "append_log": lambda backend: backend.append_log(b"a line\n"),
     "remove_set_aside": lambda backend: backend.remove_set_aside("mia", "aside"),
 }

@@ -3,8 +3,9 @@
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from potofs.backends.base import Fence
 from potofs.backends.redis.backend import RedisBackend
-from potofs.backends.redis.keys import shard_of_user
+from potofs.backends.redis.keys import SHARDS, shard_of_user
 from potofs.config import Where
 from potofs.errors import DeadlineExceeded, Unreachable
 from potofs.journal import reading
@@ -73,6 +74,24 @@ def test_a_change_that_is_lost_while_a_replica_is_waited_for_is_done_by_the_new_
         backend.close()
     finally:
         watched.kill()
+
+
+def test_a_fence_is_set_on_all_masters_and_their_replicas(tmp_path: Path) -> None:
+    cluster = Cluster(tmp_path, replicas=1)
+    try:
+        where = Where("redis+cluster", cluster.place, {"waitReplicas": "1", "timeoutMs": "5000"})
+        backend = RedisBackend(where, reading.marks)
+        backend.set_fence(Fence("frozen", 1))
+        assert backend.fence() == Fence("frozen", 1)
+        fenced = 0
+        for node in cluster.nodes[3:]:
+            with node.client() as client:
+                client.execute_command("READONLY")
+                fenced += sum(client.hget(key, "closed") == b"1" for key in client.scan_iter("*:shard"))
+        assert fenced == SHARDS
+        backend.close()
+    finally:
+        cluster.kill()
 
 
 def test_a_cluster_masters_death_under_appends_loses_and_doubles_nothing_that_replicas_have(tmp_path: Path) -> None:

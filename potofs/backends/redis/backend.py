@@ -6,8 +6,10 @@ bytes are read, `connection.py` how servers are reached and what happens when th
 Durability is the server's: what it has acknowledged is as safe as its `appendfsync`, and its replicas, make it.
 """
 
+import os
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 
 import msgspec
 
@@ -28,7 +30,7 @@ from potofs.backends.base import (
     Usage,
 )
 from potofs.backends.redis import health, scripts
-from potofs.backends.redis.changes import Changes, Figures, Refusal, Seen, Wanted
+from potofs.backends.redis.changes import Changes, Figures, Refusal, Seen
 from potofs.backends.redis.checking import Checks
 from potofs.backends.redis.connection import Argument, Link
 from potofs.backends.redis.keys import SHARDS, Keys, number, shard_of_user
@@ -37,6 +39,7 @@ from potofs.backends.redis.reading import (
     ConversationReader,
     Entry,
     read_bytes,
+    read_fences,
     running_stat,
 )
 from potofs.backends.redis.wording import (
@@ -50,7 +53,7 @@ from potofs.backends.redis.wording import (
     too_large,
 )
 from potofs.config import RedisSettings, Where
-from potofs.errors import AlreadyExists, ConfigError, Fenced, NotFound, Unreachable
+from potofs.errors import AlreadyExists, ConfigError, NotFound, PotofsError, Unreachable
 
 _BLOCK = 4096
 _FORMAT = 1
@@ -61,6 +64,9 @@ _LARGEST = 512 << 20
 # Shards whose users are asked for together, and how many users an answer has about.
 _SHARDS_AT_ONCE = 32
 _USERS_AT_ONCE = 500
+# The states of a fence, the most closed one last; and how often one is set that does not stay.
+_CLOSED = ("open", "frozen", "moved")
+_TRIES = 5
 
 
 class RedisBackend(Backend):
@@ -291,12 +297,17 @@ class RedisBackend(Backend):
         if seen.id % SHARDS != shard_of_user(user):
             return False  # It never was this user's.
         count, first, last, fingerprints = self._changes.figures(data)
-        conversation = self._store(user, data)
-        keys = [name(one) for one in (conversation, seen.id) for name in (self._keys.bytes, self._keys.known)]
-        figures: tuple[Argument, ...] = (count, first, last, *fingerprints)
-        arguments = (entry_name, seen.id, seen.size, conversation, len(data), *figures)
+        old = (self._keys.bytes(seen.id), self._keys.known(seen.id))
+
+        def wanted(known: Seen) -> tuple[Sequence[Argument], Sequence[Argument]]:
+            conversation = known.new or _nobody(shard_of_user(user))
+            keys = (staged, self._keys.bytes(conversation), self._keys.known(conversation), *old)
+            arguments = (entry_name, seen.id, seen.size, conversation, len(data), count, first, last)
+            return keys, (*arguments, conversation // SHARDS, *fingerprints)
+
         try:
-            self._name("rewrite", user, keys[0], lambda _: (keys, arguments))
+            with self._staged(user, data) as staged:
+                self._changes.do("rewrite", user, wanted)
         except Refusal:
             return False
         return True
@@ -323,15 +334,31 @@ class RedisBackend(Backend):
         return Totals(users, conversations, archives, messages, size, first, last)
 
     def fence(self) -> Fence:
-        # The shard that is set last.
-        found = self._link.command("HGET", self._keys.shard(SHARDS - 1), "fence")
-        return msgspec.json.decode(found, type=Fence) if found else Fence()
+        """The fence of all shards.
+
+        If they differ, since it is being set or whoever set it was killed, the state is that of the most closed one and
+        the epoch the highest of all: some users' changes are refused, and whoever sets the next fence counts up.
+        """
+        fences = read_fences(self._link, self._keys)
+        closed = max(fences, key=lambda fence: (_CLOSED.index(fence.state), fence.epoch))
+        return closed._replace(epoch=max(fence.epoch for fence in fences))
 
     def set_fence(self, fence: Fence) -> None:
+        """Sets the fence of each shard; done again, it completes what was interrupted.
+
+        Raises DeadlineExceeded if it is set and replicas do not have it in time; Unreachable if it does not stay.
+        """
         # Each shard's scripts look at their own: once it is set, none runs that saw another.
         fields = ("fence", msgspec.json.encode(fence), "closed", "" if fence.state == "open" else "1")
-        self._link.batch([("HSET", self._keys.shard(shard), *fields) for shard in range(SHARDS - 1)])
-        self._link.command("HSET", self._keys.shard(SHARDS - 1), *fields)
+        shards = [self._keys.shard(shard) for shard in range(SHARDS)]
+        for _ in range(_TRIES):
+            self._link.batch([("HSET", shard, *fields) for shard in shards])
+            # A master that took over meanwhile may not have it, and says so when it is read.
+            if all(self._link.replicas_have(shard, (shard,), b"fence") for shard in shards) and (
+                set(read_fences(self._link, self._keys)) == {fence}
+            ):
+                return
+        raise Unreachable(f"{self._where}: the fence does not stay as it is set; others set it, or masters fail")
 
     def close(self) -> None:
         self._link.close()
@@ -339,45 +366,44 @@ class RedisBackend(Backend):
     # Inside
 
     def _put(self, kind: str, user: str, name: str, data: bytes, mtime_ns: int | None, figures: Figures) -> str:
-        """Stores whole bytes under a new number and then, in one change, gives them a name; returns that."""
-        shard = shard_of_user(user)
-        conversation = self._store(user, data)
-        key = self._keys.bytes(conversation)
+        """Brings whole bytes and then, in one change, gives them a number and a name; returns the name."""
+        nobody = _nobody(shard_of_user(user))
         mtime = "" if mtime_ns is None else mtime_ns
 
         def wanted(seen: Seen) -> tuple[Sequence[Argument], Sequence[Argument]]:
-            keys = (key, self._keys.known(conversation), self._keys.known(seen.newest or _nobody(shard)))
+            conversation = seen.new or nobody
+            of_new = (self._keys.bytes(conversation), self._keys.known(conversation))
+            keys = (staged, *of_new, self._keys.known(seen.newest or nobody))
             count, first, last, fingerprints = figures
             arguments = (kind, conversation, len(data), name, mtime, count, first, last, _text(seen.newest))
-            return keys, (*arguments, *fingerprints)
+            return keys, (*arguments, conversation // SHARDS, *fingerprints)
 
         index = self._keys.asides(user) if kind == "aside" else None
-        return self._name("put", user, key, wanted, index=index)
+        with self._staged(user, data) as staged:
+            return self._changes.do("put", user, wanted, index=index)
 
-    def _store(self, user: str, data: bytes) -> int:
-        """Stores whole bytes under a new number, which it returns; nothing refers to it yet."""
+    @contextmanager
+    def _staged(self, user: str, data: bytes) -> Iterator[str]:
+        """A key with these bytes, for a script to give them a number; whatever goes wrong, it is removed.
+
+        Not yet under a number: if a master was replaced since it was counted, that might be another's already.
+        """
         if len(data) > _LARGEST:
             raise too_large(user)
-        shard = shard_of_user(user)
-        conversation = number(self._link.command("HINCRBY", self._keys.shard(shard), "last_number", 1), shard)
-        key = self._keys.bytes(conversation)
+        key = self._keys.staged(shard_of_user(user), os.urandom(12).hex())
         try:
+            if not data:
+                # So that there is something under its number.
+                self._link.command("SET", key, b"")
             for offset in range(0, len(data), _PIECE):
                 # Not APPEND: done twice, this leaves the same.
                 self._link.command("SETRANGE", key, offset, data[offset : offset + _PIECE])
-        except OSError:
-            self._link.command("UNLINK", key)
-            raise
-        return conversation
-
-    def _name(self, script: str, user: str, key: str, wanted: Wanted, *, index: str | None = None) -> str:
-        """Does the change by which bytes that were stored become something; if it is refused, they are removed."""
-        try:
-            return self._changes.do(script, user, wanted, index=index)
-        except (Refusal, Fenced) as refusal:
-            # They have no name and never will.
-            self._link.command("UNLINK", key)
-            if isinstance(refusal, Refusal) and refusal.reason == "missing":
+            yield key
+        except BaseException as error:
+            # If the change is done, whoever is told, they are not under this key any more.
+            with suppress(OSError, PotofsError):
+                self._link.command("UNLINK", key)
+            if isinstance(error, Refusal) and error.reason == "missing":
                 raise Unreachable(f"{self._where}: another master has taken over while this was stored") from None
             raise
 

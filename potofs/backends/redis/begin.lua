@@ -9,6 +9,7 @@
 --   late COUNT           whether this token was here cannot be told: too much was changed since
 --   fenced FENCE         nothing may be changed
 --   keys CURRENT NEWEST COUNT   other keys are needed: of these conversations, or of the new one COUNT
+--   number COUNT         the new conversation needs another number, this one for example; it is not given away yet
 --   scan CONVERSATION    the fingerprints of its messages are needed (learn.lua)
 --   seal CONVERSATION SIZE      it does not end in a record's end
 --   missing, exists, stale, full   what a change is about is not there, is there already, was appended to meanwhile,
@@ -162,6 +163,17 @@ local function ensure_user()
     add(shard, 'users', 1)
     shard.users_changed = now
   end
+end
+
+-- Takes a number for a new conversation, by a change that is done from here on; else returns what to answer. That it was
+-- free when somebody asked for it says nothing: a master that took over may have given it away since.
+local function taken_number(count, bytes)
+  local last = tonumber(shard.last_number) or 0
+  count = tonumber(count)
+  if count <= last or redis.call('EXISTS', bytes) == 1 then
+    return {'number', string.format('%.0f', math.max(last, count) + 1)}
+  end
+  shard.last_number = string.format('%.0f', count)
 end
 
 -- Writes: these fingerprints, from an argument to another, are those of a conversation's messages.

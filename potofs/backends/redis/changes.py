@@ -56,7 +56,7 @@ class Seen(NamedTuple):
 
     current: int = 0
     newest: int = 0
-    #: A number for a new conversation.
+    #: A number for a new conversation; nobody else has it unless a master was replaced.
     new: int = 0
     seal: Seal | None = None
 
@@ -104,9 +104,12 @@ class Changes:
         change = scripts.change(script)
         # How many changes there had been before this was done for the first time; None as long as it was not.
         since: int | None = None
+        # A number that is free, if the script asked for one.
+        fresh = 0
         deadline = time.monotonic() + self._link.timeout
         while True:
-            more_keys, more = wanted(self.seen(user))
+            seen = self.seen(user)
+            more_keys, more = wanted(seen._replace(new=fresh) if fresh else seen)
             before = self._counts[shard] if since is None else since
             arguments = (token, before, name, keys.channel, *more)
             answer, repeated = self._link.script(change, (*fixed_keys, *more_keys), arguments)
@@ -128,6 +131,8 @@ class Changes:
                 case [b"keys", current, newest, count]:
                     new = number(int(count), shard) if count else 0
                     self.note(user, Seen(int(current or 0), int(newest or 0), new))
+                case [b"number", count]:
+                    fresh = number(int(count), shard)
                 case [b"scan", conversation]:
                     self._learn(int(conversation))
                 case [b"seal", conversation, size]:

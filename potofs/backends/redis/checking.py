@@ -2,10 +2,12 @@
 derived from them, and bytes that nothing refers to.
 
 What belongs together is read by one script, so that nothing is taken for a fault that is being changed just now; it is
-mended by one too, and only if it is still as it was seen. Bytes are never removed unless they are elsewhere as well.
+mended by one too, and only if it is still as it was seen. Bytes are never removed unless they are elsewhere as well, or
+never came to have a number, so that nobody was told that they are stored.
 """
 
-from collections import defaultdict
+import time
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from typing import Any, NamedTuple
@@ -19,17 +21,21 @@ from potofs.backends.redis import scripts
 from potofs.backends.redis.changes import Changes, Refusal
 from potofs.backends.redis.connection import Link
 from potofs.backends.redis.keys import SHARDS, Keys, number, shard_of_user
-from potofs.backends.redis.reading import Entry, read_bytes
+from potofs.backends.redis.reading import Entry, read_bytes, read_fences
 from potofs.backends.redis.wording import named
 from potofs.errors import InvalidName, NameTooLong
 
 # How often something is looked at again that is being changed.
 _TRIES = 5
+# Between looks at a fence that may be being set (seconds).
+_PAUSE = 0.05
 # Users whose entries are read by one script, and keys that a server looks at for one answer.
 _USERS_AT_ONCE = 100
 _KEYS_AT_ONCE = 1000
 # Bytes without a name that nobody has touched for so long are nobody's: they are not on their way in (seconds).
 _IDLE = 60
+# Staged bytes are an upload that was given up, and may be removed, after this (seconds).
+_GIVEN_UP = 600
 # The sums over a shard's users.
 _SUMS = ("users", "conversations", "archives", "messages", "bytes")
 
@@ -75,6 +81,8 @@ class _Found(NamedTuple):
     bytes: set[int]
     known: set[int]
     users: set[str]
+    #: The tokens of uploads.
+    staged: set[str]
 
 
 class Checks:
@@ -113,10 +121,12 @@ class Checks:
 
     def place(self, repair: bool) -> Iterator[Finding]:
         """What is wrong with what is not one user's, and with users that are not in the list."""
+        yield from self._fences()
         for shard, found in self._scanned().items():
             for user in sorted(found.users - self._listed(shard)):
                 yield from self.user(user, repair)
             yield from self._orphans(shard, found, repair)
+            yield from self._uploads(shard, found, repair)
             yield from self._sums(shard, found, repair)
 
     # Of a user
@@ -184,6 +194,16 @@ class Checks:
 
     # Of a shard
 
+    def _fences(self) -> Iterator[Finding]:
+        """Shards whose fences differ: whoever set one was killed, and only some users' changes are refused."""
+        for _ in range(_TRIES):
+            fences = Counter(read_fences(self._link, self._keys))
+            if len(fences) == 1:
+                return
+            time.sleep(_PAUSE)
+        shards = ", ".join(f"{fence.state} (epoch {fence.epoch}) in {count}" for fence, count in fences.items())
+        yield Finding(None, "fence", f"it is not the same in all shards: {shards}. Set it again")
+
     def _orphans(self, shard: int, found: _Found, repair: bool) -> Iterator[Finding]:
         """Bytes and fingerprints that nothing refers to."""
         loose, known = found.bytes, found.known
@@ -213,6 +233,22 @@ class Checks:
                 else:
                     what = "bytes that nothing refers to, of a process that was killed. Look at them with GETRANGE"
                     yield Finding(None, key, f"{what}, and remove them with UNLINK")
+
+    def _uploads(self, shard: int, found: _Found, repair: bool) -> Iterator[Finding]:
+        """Bytes of uploads that processes were killed in."""
+        for token in sorted(found.staged):
+            key = self._keys.staged(shard, token)
+            idle = self._idle(key)
+            what = "an upload that was begun and never acknowledged"
+            if idle is None:
+                what = f"{what}; whether it goes on cannot be told under an LFU policy"
+                yield Finding(None, key, f"{what}. Remove it with UNLINK once nobody writes")
+            elif idle >= _IDLE:
+                removable = idle >= _GIVEN_UP
+                if repair and removable:
+                    self._link.command("UNLINK", key)
+                until = "it may be removed" if removable else f"it may be removed once it is {_GIVEN_UP} s old"
+                yield Finding(None, key, f"{what}: {until}", repair and removable)
 
     def _idle(self, key: str) -> int | None:
         """For how long nobody has read or written a key (seconds), -1 if it is gone; None if that is not noted."""
@@ -327,13 +363,15 @@ class Checks:
 
     def _scanned(self) -> dict[int, _Found]:
         """What there are keys of, of every shard."""
-        found: defaultdict[int, _Found] = defaultdict(lambda: _Found(set(), set(), set()))
+        found: defaultdict[int, _Found] = defaultdict(lambda: _Found(set(), set(), set(), set()))
 
         def scan(client: Any) -> None:
             for key in client.scan_iter(self._keys.pattern, _KEYS_AT_ONCE):
                 match self._keys.parts(key):
                     case (shard, "bytes" | "known" as kind, text) if text.isdecimal() and int(text) % SHARDS == shard:
                         getattr(found[shard], kind).add(int(text))
+                    case (shard, "staged", token):
+                        found[shard].staged.add(token)
                     case (shard, "user" | "archives" | "asides", spelled):
                         with suppress(InvalidName, NameTooLong):
                             found[shard].users.add(self._keys.user_of(spelled))

@@ -15,12 +15,15 @@ that a cluster keeps them together, and one script can change them as a whole. `
     poto:dialogue:{ab}:archives:mia        hash    name -> `number mtime ctime size messages`
     poto:dialogue:{ab}:asides:mia          hash    the same of what was set aside
     poto:dialogue:{ab}:bytes:427           string  a conversation's bytes, under its number
+    poto:dialogue:{ab}:staged:9f86…        string  bytes that are being brought, under a random name until they have a
+                                                   number; a process that is killed meanwhile leaves them
     poto:dialogue:{ab}:known:427           hash    fingerprints of its messages; of running conversations and of newest
                                                    archives only. May be deleted at any time: made again from the bytes
 
 Bytes lie under the conversation's number and never move: archiving, restoring and renaming change an entry of an index,
 and whoever reads a conversation goes on reading it by number. No key expires. Names are spelled as file names are, and
-`:`, `{` and `}` escaped likewise. A number is counted up in its shard and ends in the shard, so that none comes twice.
+`:`, `{` and `}` escaped likewise. A number is counted up in its shard and ends in the shard, so that none comes twice;
+and because a master that took over may not know of the last ones, none is taken that there are bytes under.
 Times are nanoseconds since 1970, in decimal.
 
 What changes a key is in the scripts beside this file, and nowhere else.
@@ -79,6 +82,9 @@ class Keys:
 
     def bytes(self, conversation: int) -> str:
         return f"{self._of_shard[conversation % SHARDS]}bytes:{conversation}"
+
+    def staged(self, shard: int, token: str) -> str:
+        return f"{self._of_shard[shard]}staged:{token}"
 
     def known(self, conversation: int) -> str:
         return f"{self._of_shard[conversation % SHARDS]}known:{conversation}"

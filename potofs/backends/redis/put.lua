@@ -1,9 +1,9 @@
--- Makes bytes that are there already, under a new number, a conversation or what was set aside.
+-- Makes bytes that are there already, staged, a conversation or what was set aside, under a new number.
 --
--- KEYS       7 bytes  8 known (of the new conversation)  9 known (of the newest archive)
+-- KEYS       7 staged  8 bytes  9 known (of the new conversation)  10 known (of the newest archive)
 -- ARGV       5 current, archive or aside  6 its number  7 its size  8 its name, or for one aside what it begins with
 --            9 mtime or empty: now  10 messages  11 first  12 last time or empty  13 newest archive or empty
---            14… fingerprints
+--            14 its number's count  15… fingerprints
 -- Answer     its name
 
 local KIND, NUMBER, SIZE, NAME_OF = ARGV[5], ARGV[6], ARGV[7], ARGV[8]
@@ -18,10 +18,15 @@ end
 if KIND == 'archive' and user.newest ~= ARGV[13] then
   return {'keys', user.current, user.newest, ''}
 end
-if redis.call('STRLEN', KEYS[7]) ~= tonumber(SIZE) then
+if redis.call('EXISTS', KEYS[7]) == 0 or redis.call('STRLEN', KEYS[7]) ~= tonumber(SIZE) then
   return {'missing'}
 end
+local another = taken_number(ARGV[14], KEYS[8])
+if another then
+  return another
+end
 
+redis.call('RENAME', KEYS[7], KEYS[8])
 ensure_user()
 user.changed = now
 if KIND == 'aside' then
@@ -33,15 +38,15 @@ add(shard, 'messages', ARGV[10])
 add(shard, 'bytes', SIZE)
 said(ARGV[11], ARGV[12])
 if KIND == 'current' then
-  know(KEYS[8], 14, #ARGV)
+  know(KEYS[9], 15, #ARGV)
   user.current, user.size, user.mtime, user.ctime, user.count = NUMBER, SIZE, mtime, now, ARGV[10]
   add(shard, 'conversations', 1)
 else
   redis.call('HSET', ARCHIVES, NAME_OF, entry_of(NUMBER, mtime, now, SIZE, ARGV[10]))
   add(shard, 'archives', 1)
   if crown(NUMBER, mtime, NAME_OF) then
-    know(KEYS[8], 14, #ARGV)
-    redis.call('DEL', KEYS[9])
+    know(KEYS[9], 15, #ARGV)
+    redis.call('DEL', KEYS[10])
   end
 end
 return done(NAME_OF)

@@ -1,10 +1,12 @@
-"""Reading a conversation's bytes by its number, whatever it is called meanwhile."""
+"""Reading a conversation's bytes by its number, whatever it is called meanwhile; and every shard's fence."""
 
 from typing import NamedTuple, Self
 
-from potofs.backends.base import Reader, Stat
+import msgspec
+
+from potofs.backends.base import Fence, Reader, Stat
 from potofs.backends.redis.connection import Link
-from potofs.backends.redis.keys import Keys
+from potofs.backends.redis.keys import SHARDS, Keys
 from potofs.errors import Stale
 
 # Bytes in one answer: a server sends nothing else meanwhile.
@@ -24,6 +26,12 @@ def read_bytes(link: Link, key: str, size: int | None = None, *, offset: int = 0
         if size is not None:
             size -= len(piece)
     return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+
+def read_fences(link: Link, keys: Keys) -> list[Fence]:
+    """The fence of every shard; they are the same unless one is being set, or whoever set it was killed."""
+    found = link.batch([("HGET", keys.shard(shard), "fence") for shard in range(SHARDS)])
+    return [msgspec.json.decode(fence, type=Fence) if fence else Fence() for fence in found]
 
 
 class Entry(NamedTuple):

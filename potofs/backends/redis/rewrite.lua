@@ -1,8 +1,9 @@
--- Puts bytes that are there already, under a new number, in the place of a conversation's.
+-- Puts bytes that are there already, staged, under a new number in the place of a conversation's.
 --
--- KEYS       7 bytes  8 known (of the new conversation)  9 bytes  10 known (of the old one)
+-- KEYS       7 staged  8 bytes  9 known (of the new conversation)  10 bytes  11 known (of the old one)
 -- ARGV       5 the archive's name, or empty: the running conversation  6 number  7 size that the old one had
---            8 number  9 size of the new one  10 messages  11 first  12 last time or empty  13… fingerprints
+--            8 number  9 size of the new one  10 messages  11 first  12 last time or empty
+--            13 number's count  14… fingerprints
 -- Answer     empty; or `changed`: it is not as it was seen any more
 
 local NAME_OF, NUMBER, SIZE, COUNT = ARGV[5], ARGV[8], ARGV[9], ARGV[10]
@@ -17,14 +18,19 @@ else
   end
 end
 -- What the old one has beyond its size was not looked at, and would be lost.
-if number ~= ARGV[6] or size ~= ARGV[7] or redis.call('STRLEN', KEYS[9]) ~= tonumber(size) then
+if number ~= ARGV[6] or size ~= ARGV[7] or redis.call('STRLEN', KEYS[10]) ~= tonumber(size) then
   return {'changed'}
 end
-if redis.call('STRLEN', KEYS[7]) ~= tonumber(SIZE) then
+if redis.call('EXISTS', KEYS[7]) == 0 or redis.call('STRLEN', KEYS[7]) ~= tonumber(SIZE) then
   return {'missing'}
 end
-
 local is_empty = NAME_OF == '' and SIZE == '0'
+local another = not is_empty and taken_number(ARGV[13], KEYS[8])
+if another then
+  return another
+end
+
+redis.call(unpack(is_empty and {'UNLINK', KEYS[7]} or {'RENAME', KEYS[7], KEYS[8]}))
 if is_empty then
   user.current, user.size, user.mtime, user.ctime, user.count = '', '', '', '', ''
   add(shard, 'conversations', -1)
@@ -34,12 +40,12 @@ else
   redis.call('HSET', ARCHIVES, NAME_OF, entry_of(NUMBER, mtime, now, SIZE, COUNT))
 end
 if (NAME_OF == '' and not is_empty) or user.newest == number then
-  know(KEYS[8], 13, #ARGV)
+  know(KEYS[9], 14, #ARGV)
 end
 if user.newest == number then
   user.newest = NUMBER
 end
-redis.call('UNLINK', KEYS[9], KEYS[10])
+redis.call('UNLINK', KEYS[10], KEYS[11])
 user.changed = now
 add(shard, 'messages', COUNT - (tonumber(count) or 0))
 add(shard, 'bytes', SIZE - size)
