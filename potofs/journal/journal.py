@@ -174,6 +174,7 @@ class DialogueJournal:
 
         Returns the name of that one, called by the present time; None if there was none. Raises NotFound.
         """
+        names.archive_file(archive_id)  # Before anything makes way for it.
         return self.backend.restore(id_of(user), archive_id)
 
     # Figures and upkeep

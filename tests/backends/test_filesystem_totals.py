@@ -456,6 +456,16 @@ def test_a_fence_does_not_keep_anybody_from_counting(backend: Backend, users: Pa
     assert backend.totals() == walked(users)
 
 
+def test_a_damaged_file_of_sums_is_made_anew(on_files: Callable[..., Backend], users: Path) -> None:
+    backend = on_files(fsync="never")
+    backend.append("mia", records(0, 3))
+    for seed in range(5):
+        (users.parent / "system/totals").write_bytes(random.Random(seed).randbytes(5000))
+        other = on_files(fsync="never")
+        assert other.totals() == walked(users)
+        assert list(other.check(None, repair=False)) == []
+
+
 def test_the_index_of_archives_may_be_damaged_or_gone(on_files: Callable[..., Backend], users: Path) -> None:
     backend = on_files(fsync="never", archiveThreshold="5")
     for number in range(0, 50, 5):

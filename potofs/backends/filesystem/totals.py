@@ -274,7 +274,8 @@ class TotalsFile:
                 for shard in sorted(left):
                     with self._locked(descriptor, shard, 1):
                         sums = self._sums(descriptor, shard, b"", None)
-                        if sums.added == added[shard]:
+                        # As it stands there: a last change that is taken back may have been the first of a user.
+                        if self._read(descriptor, shard)[0].added == added[shard]:
                             total = _Sums(added=sums.added)
                             for name in listed[shard]:
                                 found = self._counted(name)
@@ -341,7 +342,8 @@ class TotalsFile:
     def _counted(self, name: bytes) -> Counted | None:
         try:
             descriptor = os.open(f"{self._layout.users}/{name.decode()}/.lock", os.O_RDONLY)
-        except FileNotFoundError:
+        except (FileNotFoundError, ValueError):
+            # Gone, or what names nobody: the file of sums may be damaged.
             return None
         try:
             return _counted(descriptor)

@@ -1,5 +1,6 @@
 """Reading a conversation's bytes by its number, whatever it is called meanwhile; and every shard's fence."""
 
+import errno
 from typing import NamedTuple, Self
 
 import msgspec
@@ -43,7 +44,10 @@ class Entry(NamedTuple):
 
     @classmethod
     def parse(cls, text: bytes) -> Self:
-        conversation, mtime, ctime, size, messages = map(int, text.split())
+        try:
+            conversation, mtime, ctime, size, messages = map(int, text.split())
+        except ValueError:
+            raise OSError(errno.EIO, f"an entry of an index in Redis is damaged: {text[:80]!r}") from None
         return cls(Stat(conversation, size, mtime, ctime), messages)
 
 
