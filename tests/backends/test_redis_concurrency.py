@@ -2,15 +2,19 @@
 
 import multiprocessing
 import threading
+import time
 from collections import Counter
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
+from potofs.backends.redis import scripts
 from potofs.backends.redis.backend import RedisBackend
-from potofs.backends.redis.connection import Link
+from potofs.backends.redis.connection import Argument, Link
 from potofs.backends.redis.keys import Keys, shard_of_user
+from potofs.backends.redis.scripts import Script
 from potofs.config import Where
 from potofs.errors import AlreadyExists, DeadlineExceeded, NotFound, Unreachable
 from potofs.journal import fsck, reading
@@ -101,6 +105,40 @@ def test_appends_archives_restores_and_renames_at_once_lose_nothing(tmp_path: Pa
     assert other.totals().messages == 240
     for server in (*servers, other):
         server.close()
+
+
+@pytest.mark.parametrize("answer", ["keys", "number", "scan", "seal", "late"])
+@pytest.mark.parametrize("cut", [False, True])
+def test_a_change_that_others_are_always_ahead_of_ends_at_its_deadline(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, answer: str, cut: bool
+) -> None:
+    backend = open_redis(tmp_path, timeoutMs="300")
+    backend.append("mia", records(0, 1))
+    conversation = b"%d" % backend.stat("mia").id
+    answers = {
+        "keys": [b"keys", conversation, b"", b"7"],
+        "number": [b"number", b"7"],
+        "scan": [b"scan", conversation],
+        "seal": [b"seal", conversation, b"1"],
+        "late": [b"late", b"7"],
+    }
+    real, turns = Link.script, []
+
+    def script(
+        self: Link, script: Script, keys: Sequence[Argument], arguments: Sequence[Argument]
+    ) -> tuple[list[bytes], bool]:
+        if script != scripts.change("append"):
+            return real(self, script, keys, arguments)
+        turns.append(time.monotonic())
+        assert len(turns) < 100_000
+        assert turns[-1] - turns[0] < 5
+        return answers[answer], cut and len(turns) == 1
+
+    monkeypatch.setattr(Link, "script", script)
+    with pytest.raises(DeadlineExceeded, match="cannot be told" if cut else "nothing was changed"):
+        backend.append("mia", records(1, 2))
+    assert cut or turns[-1] - turns[0] > 0.2
+    assert stored(backend, "mia") == joined(records(0, 1))
 
 
 # Numbers that a master gave away and its successor does not know of

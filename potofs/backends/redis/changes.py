@@ -88,7 +88,8 @@ class Changes:
     def do(self, script: str, user: str, wanted: Wanted, *, index: str | None = None) -> str:
         """Does a change whole, once, or not at all, and returns the script's answer; `index`: instead of archives.
 
-        Raises Refusal, Fenced; DeadlineExceeded if whether it was done cannot be told, and what a Link raises.
+        Raises Refusal, Fenced; DeadlineExceeded if others changed the same until the deadline, or whether it was done
+        cannot be told; and what a Link raises.
         """
         shard = shard_of_user(user)
         keys = self._keys
@@ -106,6 +107,8 @@ class Changes:
         since: int | None = None
         # A number that is free, if the script asked for one.
         fresh = 0
+        # Whether the script was given once without an answer: that may still be done, later.
+        is_cut = False
         deadline = time.monotonic() + self._link.timeout
         while True:
             seen = self.seen(user)
@@ -113,6 +116,7 @@ class Changes:
             before = self._counts[shard] if since is None else since
             arguments = (token, before, name, keys.channel, *more)
             answer, repeated = self._link.script(change, (*fixed_keys, *more_keys), arguments)
+            is_cut = is_cut or repeated
             match answer:
                 case [b"done", said, count]:
                     since = before
@@ -120,12 +124,8 @@ class Changes:
                         self._counts[shard] = max(self._counts[shard], int(count))
                     if self._link.replicas_have(keys.shard(shard), fixed_keys[2:4], token):
                         return said.decode()
-                    if time.monotonic() > deadline:
-                        raise DeadlineExceeded(
-                            "stored, but one master after another was replaced before replicas had it"
-                        )
                 case [b"late", count]:
-                    if repeated or since is not None:
+                    if is_cut or since is not None:
                         raise DeadlineExceeded("the connection was cut, and whether this was done cannot be told now")
                     self._counts[shard] = int(count)
                 case [b"keys", current, newest, count]:
@@ -143,6 +143,14 @@ class Changes:
                     raise Refusal(reason.decode())
                 case _:
                     raise AssertionError(f"{script}.lua answers {answer!r}")
+            if time.monotonic() > deadline:
+                if since is not None:
+                    raise DeadlineExceeded("stored, but one master after another was replaced before replicas had it")
+                if is_cut:
+                    raise DeadlineExceeded("the connection was cut, and whether this was done cannot be told now")
+                raise DeadlineExceeded(
+                    f"others were changing the same for {self._link.timeout:g} s, and nothing was changed"
+                )
 
     def seen(self, user: str) -> Seen:
         """What was seen of a user last."""
