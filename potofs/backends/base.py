@@ -415,10 +415,10 @@ class Backend(ABC):
         """Puts other bytes in the place of a conversation's, for a repair that has set aside what they lack.
 
         Only if it is still as it was `seen` (number and size, and its bytes if `was` has them: where an append that
-        failed is cut back, others may come to the same size); else returns False, and nothing is changed. It becomes
-        another conversation, with a number of its own, and keeps its name and its time of last append; without any
-        bytes, a running one is none any more. Whoever has the old one open reads it as it was, or gets Stale; never a
-        mixture. Raises Unsupported where that cannot be.
+        failed is cut back, others may come to the same size); else returns False, or raises NotFound, and nothing is
+        changed. It becomes another conversation, with a number of its own, and keeps its name and its time of last
+        append; without any bytes, a running one is none any more. Whoever has the old one open reads it as it was, or
+        gets Stale; never a mixture. Raises Unsupported where that cannot be.
         """
         raise Unsupported("this backend cannot mend a conversation")
 
