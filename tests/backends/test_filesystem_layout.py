@@ -6,12 +6,13 @@ import re
 import stat
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
+from potofs import DialogueJournal
 from potofs.backends.filesystem.backend import FilesystemBackend
 from potofs.config import Where
 from potofs.errors import NotFound
@@ -47,6 +48,43 @@ def test_ids_are_spelled_so_that_they_stay_in_their_folder(tmp_path: Path, users
         backend.append(user, records(0, 1))
     assert sorted(os.listdir(users)) == ["%2E.", "%2Ehidden", "100%25", "a%2Fb", "nul%00"]
     assert os.listdir(tmp_path) == ["journal"]
+
+
+def make_pipe(path: Path, _: Path) -> None:
+    os.mkfifo(path)
+
+
+def make_folder(path: Path, _: Path) -> None:
+    path.mkdir()
+
+
+def make_link(path: Path, tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").write_bytes(joined(records(0, 1)))
+    path.symlink_to(tmp_path / "elsewhere")
+
+
+@pytest.mark.parametrize("archive", [None, "old"])
+@pytest.mark.parametrize("make", [make_pipe, make_folder, make_link])
+def test_what_is_no_plain_file_is_refused_by_its_path_and_holds_up_nobody(
+    tmp_path: Path, users: Path, make: Callable[[Path, Path], None], archive: str | None
+) -> None:
+    if make is make_folder and archive:
+        return  # No archive is listed that is a folder.
+    backend = open_filesystem(tmp_path)
+    for user in ("mia", "noah"):
+        backend.create_user(user, b"profile")
+    backend.append("noah", records(0, 1))
+    path = users / "mia/dialogs" / ("current.yaml" if archive is None else f"archived/{archive}.yaml")
+    make(path, tmp_path)
+    for attempt in (lambda: stored(backend, "mia", archive), lambda: backend.append("mia", records(1, 2))):
+        with pytest.raises(OSError, match=r"plain file|directory|symbolic links") as caught:
+            attempt()
+        assert os.fspath(path) in str(caught.value.filename)
+    if make is make_link:
+        assert (tmp_path / "elsewhere").read_bytes() == joined(records(0, 1))
+    found = list(DialogueJournal(backend).fsck())
+    assert {one.user for one in found} == {"mia"}
+    assert any(os.fspath(path) in one.what for one in found), found
 
 
 @pytest.fixture

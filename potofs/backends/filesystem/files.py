@@ -5,6 +5,7 @@ import errno
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from stat import S_ISREG
 
 from potofs.backends.base import Reader, Stat
 from potofs.backends.filesystem.layout import DIRECTORY_MODE, FILE_MODE
@@ -33,11 +34,20 @@ def stat_of(found: os.stat_result, number_of: NumberOf) -> Stat:
     return Stat(number_of(found), found.st_size, found.st_mtime_ns, found.st_ctime_ns)
 
 
+def open_plain(path: str, flags: int) -> int:
+    """Opens what is a file: no folder, pipe or device, and no link, which may lead anywhere; raises OSError."""
+    descriptor = os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK, FILE_MODE)
+    if not S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise OSError(errno.EINVAL, "this is no plain file", path)
+    return descriptor
+
+
 class FileReader(Reader):
     """A plain file, opened."""
 
     def __init__(self, path: str, number_of: NumberOf = inode) -> None:
-        self._descriptor = os.open(path, os.O_RDONLY)
+        self._descriptor = open_plain(path, os.O_RDONLY)
         self._number_of = number_of
 
     def stat(self) -> Stat:

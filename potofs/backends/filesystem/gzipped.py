@@ -33,7 +33,7 @@ from itertools import accumulate
 from typing import NamedTuple
 
 from potofs.backends.base import Reader, Stat
-from potofs.backends.filesystem.files import NumberOf, inode
+from potofs.backends.filesystem.files import NumberOf, inode, open_plain
 
 _MAGIC = b"\x1f\x8b\x08"
 _START = _MAGIC + b"\x04" + bytes(5) + b"\xff"
@@ -114,7 +114,7 @@ class GzipReader(Reader):
     """
 
     def __init__(self, path: str, by_token: Callable[[bytes], int | None], number_of: NumberOf = inode) -> None:
-        self._descriptor = os.open(path, os.O_RDONLY)
+        self._descriptor = open_plain(path, os.O_RDONLY)
         try:
             start = os.pread(self._descriptor, _FIXED, 0)
             if not start.startswith(_MAGIC):

@@ -8,7 +8,7 @@ import os
 from potofs.backends.base import RECORD_END, Record, seam
 from potofs.backends.filesystem import files
 from potofs.backends.filesystem.index import Contents, Index
-from potofs.backends.filesystem.layout import FILE_MODE, Layout
+from potofs.backends.filesystem.layout import Layout
 from potofs.backends.filesystem.sync import GroupSync
 
 
@@ -21,7 +21,7 @@ class Running:
     def open(self, user: str, *, create: bool = True) -> int:
         """The running conversation, opened to append; made if it is not there, or else FileNotFoundError."""
         path = self._layout.conversation(user, None)
-        descriptor = os.open(path, os.O_RDWR | os.O_APPEND | (os.O_CREAT if create else 0), FILE_MODE)
+        descriptor = files.open_plain(path, os.O_RDWR | os.O_APPEND | (os.O_CREAT if create else 0))
         try:
             if self._syncs.is_doubtful(descriptor):
                 self.write_again(user, descriptor)
@@ -33,7 +33,7 @@ class Running:
     def contents(self, user: str) -> Contents | None:
         """What the running conversation holds."""
         try:
-            descriptor = os.open(self._layout.conversation(user, None), os.O_RDONLY)
+            descriptor = files.open_plain(self._layout.conversation(user, None), os.O_RDONLY)
         except FileNotFoundError:
             return None
         try:
