@@ -193,7 +193,8 @@ class Proxy:
                 self._start(self._pass_on, client, upstream)
 
     def _pass_on(self, client: socket.socket, upstream: socket.socket) -> None:
-        with client, upstream, suppress(OSError):
+        # What whoever ends the proxy has closed has no number any more: a ValueError.
+        with client, upstream, suppress(OSError, ValueError):
             while True:
                 for one in select.select([client, upstream], [], [])[0]:
                     data = one.recv(1 << 20)

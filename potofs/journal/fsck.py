@@ -8,7 +8,7 @@ around it stays byte for byte. Which bytes those are, and which records were onl
 from collections.abc import Callable, Iterable, Iterator
 
 from potofs.backends.base import Backend, Finding, Reader, conversation_file
-from potofs.errors import Fenced, NotFound, PotofsError, Stale, Unsupported, reason
+from potofs.errors import DeadlineExceeded, Fenced, NotFound, PotofsError, Stale, Unreachable, Unsupported, reason
 from potofs.journal import mending, ranges
 from potofs.journal.reading import Damage
 
@@ -42,8 +42,8 @@ def _as_far_as_it_goes(backend: Backend, user: str | None, findings: Iterator[Fi
     try:
         yield from findings
     except (PotofsError, OSError) as error:
-        # Over a network it would most likely keep all of them.
-        if backend.blocks or isinstance(error, Fenced):
+        # A server that does not answer would keep all of them.
+        if isinstance(error, Fenced | Unreachable) or (backend.blocks and isinstance(error, DeadlineExceeded)):
             raise
         yield Finding(user, "conversations" if user else "the journal", f"not checked to the end: {reason(error)}")
 

@@ -426,3 +426,19 @@ def test_a_damaged_conversation_is_mended(backend: RedisBackend) -> None:
     assert stored(backend, "mia", "torn") == joined(records(0, 2))
     assert list(fsck.check(backend)) == []
     assert len(backend.set_asides("mia")) == 2
+
+
+@pytest.mark.parametrize("damage", ["entry", "type"])
+def test_a_damaged_index_is_a_finding_and_keeps_no_other_user_from_being_checked(
+    backend: RedisBackend, keys: Keys, client: redis.Redis, damage: str
+) -> None:
+    backend.put_current("noah", b"nonsense\n---\n", 5)
+    if damage == "entry":
+        client.hset(keys.archives("mia"), "junk", "junk")
+    else:
+        client.delete(keys.archives("mia"))
+        client.set(keys.archives("mia"), "junk")
+    found = list(fsck.check(backend))
+    mine = [one for one in found if one.user == "mia"]
+    assert any("not checked to the end" in one.what for one in mine), found
+    assert any(one.user == "noah" and "no message" in one.what for one in found), found
