@@ -130,7 +130,6 @@ def test_a_change_that_others_are_always_ahead_of_ends_at_its_deadline(
         if script != scripts.change("append"):
             return real(self, script, keys, arguments)
         turns.append(time.monotonic())
-        assert len(turns) < 100_000
         assert turns[-1] - turns[0] < 5
         return answers[answer], cut and len(turns) == 1
 
