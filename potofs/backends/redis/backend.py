@@ -378,9 +378,11 @@ class RedisBackend(Backend):
             arguments = (kind, conversation, len(data), name, mtime, count, first, last, _text(seen.newest))
             return keys, (*arguments, conversation // SHARDS, *fingerprints)
 
-        index = self._keys.asides(user) if kind == "aside" else None
+        is_aside = kind == "aside"
+        index = self._keys.asides(user) if is_aside else None
         with self._staged(user, data) as staged:
-            return self._changes.do("put", user, wanted, index=index)
+            # What was refused is kept whatever the fence is, or it would be lost.
+            return self._changes.do("put", user, wanted, index=index, fenced=not is_aside)
 
     @contextmanager
     def _staged(self, user: str, data: bytes) -> Iterator[str]:

@@ -49,10 +49,6 @@ local shard_was, shard = fields(SHARD, {
 if (tonumber(shard.changes) or 0) - SINCE >= REMEMBERED then
   return {'late', shard.changes}
 end
--- What was refused is kept whatever the fence is, or it would be lost.
-if shard.closed ~= '' and not ARCHIVES:find('}:asides:', 1, true) then
-  return {'fenced', shard.fence}
-end
 
 -- current, size, mtime, ctime, count: the running conversation. newest…: the archive that was appended to last.
 local user_was, user = fields(USER, {

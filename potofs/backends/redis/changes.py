@@ -85,8 +85,10 @@ class Changes:
         # For each shard how many changes there had been when it was last heard of.
         self._counts = [0] * SHARDS
 
-    def do(self, script: str, user: str, wanted: Wanted, *, index: str | None = None) -> str:
+    def do(self, script: str, user: str, wanted: Wanted, *, index: str | None = None, fenced: bool = True) -> str:
         """Does a change whole, once, or not at all, and returns the script's answer; `index`: instead of archives.
+
+        `fenced`: whether a fence keeps it from being done.
 
         Raises Refusal, Fenced; DeadlineExceeded if others changed the same until the deadline, or whether it was done
         cannot be told; and what a Link raises.
@@ -102,7 +104,7 @@ class Changes:
             index or keys.archives(user),
         )
         name, token = names.encode(user), os.urandom(12)
-        change = scripts.change(script)
+        change = scripts.change(script, fenced=fenced)
         # How many changes there had been before this was done for the first time; None as long as it was not.
         since: int | None = None
         # A number that is free, if the script asked for one.

@@ -8,9 +8,6 @@
 
 local KIND, NAME_OF, SEEN, SIZE, COUNT = ARGV[5], ARGV[6], ARGV[7], ARGV[8], ARGV[9]
 
-if shard.closed ~= '' then
-  return {'fenced', shard.fence}
-end
 if KIND == 'user' then
   if redis.call('SADD', USERS, NAME) == 1 then
     add(shard, 'users', 1)

@@ -4,9 +4,6 @@
 -- ARGV       5 its name  6 its number
 -- Answer     empty
 
-if shard.closed ~= '' then
-  return {'fenced', shard.fence}
-end
 local entry = redis.call('HGET', ARCHIVES, ARGV[5])
 if not entry or parts_of(entry) ~= ARGV[6] then
   return {'missing'}

@@ -1,7 +1,8 @@
 """The scripts that change a journal, as they are in the `.lua` files beside this one.
 
 A script does one change whole: nothing else comes between its commands. Redis does not roll back, so each looks at
-everything first and writes last. All keys come in KEYS. `begin.lua` stands before each of them and says what is common.
+everything first and writes last. All keys come in KEYS. `begin.lua` stands before each of them and says what is common;
+`fence.lua` behind that, before those that a fence keeps from being done.
 """
 
 from functools import cache
@@ -17,9 +18,9 @@ class Script(NamedTuple):
     digest: str
 
 
-def change(name: str) -> Script:
-    """The script of one change, `append` for example."""
-    return _script("begin", name)
+def change(name: str, *, fenced: bool = True) -> Script:
+    """The script of one change, `append` for example; `fenced`: whether a fence keeps it from being done."""
+    return _script("begin", "fence", name) if fenced else _script("begin", name)
 
 
 def learn() -> Script:
