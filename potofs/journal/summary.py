@@ -134,8 +134,8 @@ class Summaries:
         start = known.covered - len(known.seen)
         data = reader.read(start, max(0, min(size - start, PIECE)))
         if size < known.covered or not data.startswith(known.seen):
-            known = _NOTHING
-        if known.covered and start + len(data) >= size:
+            known, start, data = _NOTHING, 0, reader.read(0, min(size, PIECE))
+        if start + len(data) >= size:
             pieces: Iterable[bytes] = [data[len(known.seen) :]]
         else:
             pieces = whole_records(reader.read, known.covered, size)
