@@ -90,13 +90,14 @@ class Accounts:
                 state = contents.id, contents.size, archives_at
             else:
                 state = *self._current(user), archives_at
+            known = None if anew else before
             if anew:
                 with suppress(FileNotFoundError):
                     os.unlink(self._layout.archive_index(user))
-            elif before is not None and before[1:4] == state:
+            if known is not None and known[1:4] == state:
                 return
-            if before is not None and before[1:3] == state[:2] and not anew:
-                current = before.current
+            if known is not None and known[1:3] == state[:2]:
+                current = known.current
             elif contents is None and not state[1]:
                 current = NO_FIGURES
             else:
@@ -104,10 +105,10 @@ class Accounts:
                     self._before_reading(user, wait)
                     contents = self._contents_of(user)
                 current = contents.figures() if contents else NO_FIGURES
-            if before and before.archives_at == archives_at and not anew:
-                archives = before.archives
-            elif before and archived and before.archives_at == archived[0] and not anew:
-                archives = before.archives.plus(archived[1])
+            if known and known.archives_at == archives_at:
+                archives = known.archives
+            elif known and archived and known.archives_at == archived[0]:
+                archives = known.archives.plus(archived[1])
             else:
                 archives = self._archives(user, wait)
             number = before.number + 1 if before else 1
@@ -225,14 +226,21 @@ class Accounts:
         found = NO_FIGURES
         for user in self._conversations.users():
             users += 1
-            with suppress(NotFound), self._conversations.open(user, None) as reader:
-                held = figures_of(marks_of(reader, self._scan))
-                found = found.plus(Figures(1, 0, held[0], reader.stored_size(), *held[1:]))
-            for archive in self._conversations.archives(user):
-                in_archive = self.read(user, archive)
-                if in_archive is not None:
-                    found = found.plus(Figures(0, 1, in_archive[0], archive.stored_size, *in_archive[1:]))
+            for held in self.walked_user(user):
+                found = found.plus(held)
         return found.totals(users)
+
+    def walked_user(self, user: str) -> tuple[Figures, Figures]:
+        """What there is to be counted of a user, in the running conversation and in archives: by reading everything."""
+        current = archives = NO_FIGURES
+        with suppress(NotFound), self._conversations.open(user, None) as reader:
+            held = figures_of(marks_of(reader, self._scan))
+            current = Figures(1, 0, held[0], reader.stored_size(), *held[1:])
+        for archive in self._conversations.archives(user):
+            in_archive = self.read(user, archive)
+            if in_archive is not None:
+                archives = archives.plus(Figures(0, 1, in_archive[0], archive.stored_size, *in_archive[1:]))
+        return current, archives
 
     def _current(self, user: str) -> tuple[int, int]:
         """Id and size of the running conversation; 0 if there is none."""

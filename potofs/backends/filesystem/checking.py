@@ -22,7 +22,7 @@ from potofs.backends.filesystem.conversations import Conversations
 from potofs.backends.filesystem.index import Index
 from potofs.backends.filesystem.layout import COMPRESSED, NUMBER, Layout
 from potofs.backends.filesystem.sidecar import Sidecar
-from potofs.backends.filesystem.totals import NO_FIGURES, Figures, figures_of
+from potofs.backends.filesystem.totals import figures_of
 from potofs.errors import DeadlineExceeded, InvalidName, NameTooLong, NotFound
 
 # What `files.scratch` calls its files.
@@ -244,7 +244,7 @@ class Checks:
         for _ in range(_TRIES):
             before = self._accounts.counted(user), self._accounts.state(user)
             index = self._accounts.misled_by_index(user)
-            now = self._counted_now(user)
+            now = self._accounts.walked_user(user)
             found, state = self._accounts.counted(user), self._accounts.state(user)
             if before != (found, state):
                 continue
@@ -260,19 +260,6 @@ class Checks:
                 elif self._counts_all:
                     yield _Fault(".lock", "the user was not counted since something was changed", recount)
             return
-
-    def _counted_now(self, user: str) -> tuple[Figures, Figures]:
-        """What there is to be counted: in the running conversation, in archives."""
-        current, archived = NO_FIGURES, NO_FIGURES
-        with suppress(NotFound), self._conversations.open(user, None) as reader:
-            data = reader.read_all()
-            count, first, last = figures_of(self._scan(data))
-            current = Figures(1, 0, count, len(data), first, last)
-        for archive in self._conversations.archives(user):
-            held = self._accounts.read(user, archive)
-            if held is not None:
-                archived = archived.plus(Figures(0, 1, held[0], archive.stored_size, *held[1:]))
-        return current, archived
 
 
 def _names(folder: str) -> list[str]:
