@@ -28,6 +28,7 @@ from potofs.backends.base import (
     new_ones,
     seam,
 )
+from potofs.backends.wording import not_found, nothing_aside
 from potofs.config import MemorySettings, Where
 from potofs.errors import AlreadyExists, ConfigError, NotFound
 
@@ -234,7 +235,7 @@ class MemoryBackend(Backend):
         with self._lock:
             found = self._found(user)
             if found is None or name not in found.set_aside:
-                raise NotFound(f"nothing of user {user!r} was set aside as {name!r}")
+                raise nothing_aside(user, name)
             return _Reader(found.set_aside[name])
 
     def remove_set_aside(self, user: str, name: str) -> None:
@@ -242,7 +243,7 @@ class MemoryBackend(Backend):
             self._fence.check()
             found = self._found(user)
             if found is None or found.set_aside.pop(name, None) is None:
-                raise NotFound(f"nothing of user {user!r} was set aside as {name!r}")
+                raise nothing_aside(user, name)
             found.changed = time.time_ns()
 
     # The log of clean-ups
@@ -315,7 +316,7 @@ class MemoryBackend(Backend):
         if archive is not None:
             raise NotFound(f"user {user!r} has no archive {archive!r}: this backend has no archival")
         if found is None or found.current is None:
-            raise NotFound(f"user {user!r} has no running conversation")
+            raise not_found(user, None)
         return found.current
 
     def _trim(self, user: _User, current: _Conversation) -> None:

@@ -106,6 +106,7 @@ def _mend(backend: Backend, user: str, archive: str | None, reader: Reader) -> s
     if mended is None:
         return "; not mended, for what is around it would not read as before"
     name = backend.set_aside(user, mended.aside)
+    # On any other error it stays: whether this was done may be unknown, and what is there twice can be removed.
     try:
         if backend.rewrite(user, archive, seen, mended.data, was=data):
             return ""
@@ -114,9 +115,6 @@ def _mend(backend: Backend, user: str, archive: str | None, reader: Reader) -> s
     except Unsupported as error:
         backend.remove_set_aside(user, name)
         return f"; not mended: {error}"
-    except (PotofsError, OSError):
-        # Whether it was done may be unknown: what is there twice can be removed, what is gone cannot come back.
-        raise
     # It is all still there.
     backend.remove_set_aside(user, name)
     return None

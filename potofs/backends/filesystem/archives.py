@@ -23,7 +23,8 @@ from potofs.backends.filesystem import files, gzipped
 from potofs.backends.filesystem.conversations import Conversations, Opened, must_exist
 from potofs.backends.filesystem.layout import NUMBER, Layout
 from potofs.backends.filesystem.sync import GroupSync, sync_directory
-from potofs.errors import AlreadyExists, NotFound
+from potofs.backends.wording import taken
+from potofs.errors import NotFound
 
 # Bytes that are compared at once.
 _PIECE = 1 << 20
@@ -123,22 +124,27 @@ class Archives:
     def refuse_taken(self, user: str, name: str) -> None:
         """Raises AlreadyExists if there is such an archive."""
         if self._conversations.is_taken(user, name):
-            raise AlreadyExists(
-                f"user {user!r} has an archive {name!r} already; nothing is replaced, take another name"
-            )
+            raise taken(user, name)
 
     def move_aside(self, user: str, path: str) -> None:
         """Moves a file as it is into `rejected/`."""
         rejected = self._layout.rejected(user)
         files.make_directories(rejected, below=self._layout.users, durable=True)
+        self.name_aside(user, lambda new: files.rename_new(path, new))
+        sync_directory(rejected)
+        sync_directory(os.path.dirname(path))
+
+    def name_aside(self, user: str, make: Callable[[str], None]) -> str:
+        """Has `make` put something at a path in `rejected/` that nothing has, and returns its name there: the time.
+
+        `make` raises FileExistsError if somebody was quicker, and is asked again.
+        """
         base = times.compact(time.time_ns())
         while True:
             name = names.first_free(base, lambda name: os.path.lexists(self._layout.set_aside(user, name)))
             with suppress(FileExistsError):
-                files.rename_new(path, self._layout.set_aside(user, name))
-                break
-        sync_directory(rejected)
-        sync_directory(os.path.dirname(path))
+                make(self._layout.set_aside(user, name))
+                return name
 
     def touch(self, user: str) -> None:
         """Shows every server that archives are others now, by a finer clock than files have on older kernels."""

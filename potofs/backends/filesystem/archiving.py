@@ -10,11 +10,12 @@ from contextlib import suppress
 from potofs.backends.filesystem import files
 from potofs.backends.filesystem.accounts import Accounts
 from potofs.backends.filesystem.archives import Archives
-from potofs.backends.filesystem.conversations import must_exist, not_found
+from potofs.backends.filesystem.conversations import must_exist
 from potofs.backends.filesystem.index import Contents, Index
 from potofs.backends.filesystem.layout import Layout
 from potofs.backends.filesystem.running import Running
 from potofs.backends.filesystem.totals import Figures
+from potofs.backends.wording import not_found
 from potofs.errors import AlreadyExists, NotFound
 
 log = logging.getLogger(__name__)

@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 
-from potofs import names, times
+from potofs import names
 from potofs.backends.base import (
     Appended,
     Archived,
@@ -43,8 +43,9 @@ from potofs.backends.filesystem.layout import DIRECTORY_MODE, Layout
 from potofs.backends.filesystem.lock import UserLocks
 from potofs.backends.filesystem.running import Running
 from potofs.backends.filesystem.sync import GroupSync, sync_directory
+from potofs.backends.wording import gone_on
 from potofs.config import FilesystemSettings, Where
-from potofs.errors import AlreadyExists, NotFound, Stale, Unsupported, WouldBlock
+from potofs.errors import AlreadyExists, NotFound, Unsupported, WouldBlock
 
 # How long an archive has to be left alone before it is compressed where programs write that take no lock (nanoseconds).
 _LEFT_ALONE = 3600 * 10**9
@@ -233,9 +234,9 @@ class FilesystemBackend(Backend):
         # Another program may have made the user's folders, and not this one.
         self._make_folders(user, wait=wait)
         with self._changing(user, wait=wait) as change:
-            if idle_since_ns is not None and self.stat(user).mtime_ns > idle_since_ns:
-                raise Stale(f"user {user!r} has gone on with the conversation")
-            self.stat(user)
+            now = self.stat(user)
+            if idle_since_ns is not None and now.mtime_ns > idle_since_ns:
+                raise gone_on(user)
             return self._archiving.archive(user, name, change)
 
     def restore(self, user: str, archive: str, *, swap: bool = True) -> str | None:
@@ -290,12 +291,7 @@ class FilesystemBackend(Backend):
             files.make_directories(self._layout.rejected(user), below=self._layout.users, durable=self._durable)
         if is_new:
             self._accounts.count_at_rest(user)
-        base = times.compact(time.time_ns())
-        while True:
-            name = names.first_free(base, lambda name: os.path.lexists(self._layout.set_aside(user, name)))
-            with suppress(FileExistsError):
-                files.create_whole(self._layout.set_aside(user, name), data, durable=self._durable)
-                return name
+        return self._archives.name_aside(user, lambda path: files.create_whole(path, data, durable=self._durable))
 
     def set_asides(self, user: str) -> list[Archived]:
         return self._conversations.set_asides(user)

@@ -15,6 +15,7 @@ from potofs.backends.base import Archived, Stat
 from potofs.backends.filesystem import files
 from potofs.backends.filesystem.gzipped import GzipReader, NotGzip
 from potofs.backends.filesystem.layout import COMPRESSED, Layout
+from potofs.backends.wording import not_found
 from potofs.errors import InvalidName, NameTooLong, NotFound
 
 #: An opened conversation, in one form or the other.
@@ -146,11 +147,6 @@ def must_exist(user: str, archive: str | None) -> Iterator[None]:
         yield
     except FileNotFoundError:
         raise not_found(user, archive) from None
-
-
-def not_found(user: str, archive: str | None) -> NotFound:
-    what = "running conversation" if archive is None else f"archive {archive!r}"
-    return NotFound(f"user {user!r} has no {what}")
 
 
 def last_appended(archive: Archived) -> tuple[int, str]:

@@ -42,16 +42,8 @@ from potofs.backends.redis.reading import (
     read_fences,
     running_stat,
 )
-from potofs.backends.redis.wording import (
-    explained,
-    gone_on,
-    named,
-    not_found,
-    nothing_aside,
-    spelled,
-    taken,
-    too_large,
-)
+from potofs.backends.redis.wording import explained, named, spelled, too_large
+from potofs.backends.wording import gone_on, not_found, nothing_aside, taken
 from potofs.config import RedisSettings, Where
 from potofs.errors import AlreadyExists, ConfigError, NotFound, PotofsError, Unreachable
 

@@ -6,7 +6,6 @@ from contextlib import contextmanager
 
 from potofs import names
 from potofs.backends.redis.changes import Refusal
-from potofs.errors import AlreadyExists, NotFound, Stale
 
 
 @contextmanager
@@ -26,23 +25,6 @@ def spelled(archive: str) -> str:
 def named(spelled: str) -> str:
     """The name of an archive that is spelled so there."""
     return names.archive_name(spelled + names.SUFFIX)
-
-
-def not_found(user: str, archive: str | None) -> NotFound:
-    what = "running conversation" if archive is None else f"archive {archive!r}"
-    return NotFound(f"user {user!r} has no {what}")
-
-
-def gone_on(user: str) -> Stale:
-    return Stale(f"user {user!r} has gone on with the conversation")
-
-
-def taken(user: str, name: str) -> AlreadyExists:
-    return AlreadyExists(f"user {user!r} has an archive {name!r} already; nothing is replaced, take another name")
-
-
-def nothing_aside(user: str, name: str) -> NotFound:
-    return NotFound(f"nothing of user {user!r} was set aside as {name!r}")
 
 
 def too_large(user: str) -> OSError:
