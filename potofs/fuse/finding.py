@@ -36,9 +36,9 @@ class Finder:
             if is_unwritten:
                 # Begun by now, and this handle was there before the conversation had its own number.
                 return present._replace(inode=inode)
-        reader = self._handles.reading(inode)
-        if reader is not None:
-            return self._tree.attributes_of(node, reader.stat())
+        opened = self._handles.attributes(inode)
+        if opened is not None:
+            return opened
         moved = self._tree.relocated(node, inode)
         self._inodes.moved(inode, moved.node)
         return moved.attributes

@@ -1,53 +1,11 @@
-"""What programs have open: files being read, conversations being appended to, directories being listed."""
+"""What programs have open, by the numbers that the kernel uses for it."""
 
-import logging
 from collections.abc import Iterable
-from typing import TypeVar
 
-import trio
-
-from potofs.backends.base import Reader
-from potofs.errors import PotofsError, Stale
-from potofs.journal.appending import Appender
+from potofs.errors import Stale
+from potofs.fuse.files import OpenFile
 from potofs.tree.nodes import Node
-
-log = logging.getLogger(__name__)
-
-
-class FileHandle:
-    """An open file: it can be read, appended to, or both."""
-
-    def __init__(self, node: Node, inode: int, reader: Reader | None, appender: Appender | None) -> None:
-        self.node = node
-        self.inode = inode
-        #: None for a conversation that nobody had begun yet, and for one opened to append only.
-        self.reader = reader
-        #: None for a file that is only read.
-        self.appender = appender
-        #: Requests that append take their turns: a record is put together from several.
-        self.turn = trio.Lock()
-        #: Whether something was appended that `fsync: close` has to make durable.
-        self.is_dirty = False
-
-    def keep(self, reader: Reader) -> Reader:
-        """Takes a reader that was opened for it, or closes it if another request was first; returns the one it has."""
-        if self.reader is None:
-            self.reader = reader
-        else:
-            reader.close()
-        return self.reader
-
-    def close(self) -> None:
-        """Lets go of the file; what was appended and is no message yet is set aside."""
-        if self.appender is not None:
-            try:
-                self.appender.close()
-            except (PotofsError, OSError) as error:
-                # Whoever wrote it is gone, and was never told that it is stored.
-                log.error("%s: what was not finished could not be kept in rejected/: %s", self.node, error)
-        if self.reader is not None:
-            self.reader.close()
-            self.reader = None
+from potofs.tree.tree import Attributes
 
 
 class DirectoryHandle:
@@ -58,41 +16,51 @@ class DirectoryHandle:
         self.names: list[str] | None = None
 
 
-Kind = TypeVar("Kind", FileHandle, DirectoryHandle)
+Handle = OpenFile | DirectoryHandle
 
 
 class Handles:
-    """Open files and directories by the numbers that the kernel uses for them."""
+    """Open files and directories of one mount."""
 
     def __init__(self) -> None:
-        self._handles: dict[int, FileHandle | DirectoryHandle] = {}
+        self._handles: dict[int, Handle] = {}
         self._last = 0
 
-    def add(self, handle: FileHandle | DirectoryHandle) -> int:
+    def add(self, handle: Handle) -> int:
         self._last += 1
         self._handles[self._last] = handle
         return self._last
 
-    def get(self, number: int, kind: type[Kind]) -> Kind:
+    def file(self, number: int) -> OpenFile:
+        """Raises Stale if no file is open under this number."""
         handle = self._handles.get(number)
-        if not isinstance(handle, kind):
+        if not isinstance(handle, OpenFile):
+            raise Stale(f"file {number} is not open")
+        return handle
+
+    def directory(self, number: int) -> DirectoryHandle:
+        """Raises Stale if no directory is open under this number."""
+        handle = self._handles.get(number)
+        if not isinstance(handle, DirectoryHandle):
+            raise Stale(f"directory {number} is not open")
+        return handle
+
+    def remove(self, number: int) -> None:
+        """Raises Stale if nothing is open under this number."""
+        if self._handles.pop(number, None) is None:
             raise Stale(f"handle {number} is not open")
-        return handle
 
-    def remove(self, number: int, kind: type[Kind]) -> Kind:
-        handle = self.get(number, kind)
-        del self._handles[number]
-        return handle
-
-    def reading(self, inode: int) -> Reader | None:
-        """Somebody's reader of a conversation; may be asked for in any thread."""
+    def attributes(self, inode: int) -> Attributes | None:
+        """What is known of a number by somebody who has it open; may be asked for in any thread."""
         for handle in list(self._handles.values()):
-            if isinstance(handle, FileHandle) and handle.inode == inode and handle.reader is not None:
-                return handle.reader
+            if isinstance(handle, OpenFile) and handle.inode == inode:
+                attributes = handle.attributes()
+                if attributes is not None:
+                    return attributes
         return None
 
-    def files(self) -> Iterable[FileHandle]:
-        return [handle for handle in self._handles.values() if isinstance(handle, FileHandle)]
+    def files(self) -> Iterable[OpenFile]:
+        return [handle for handle in self._handles.values() if isinstance(handle, OpenFile)]
 
     def __len__(self) -> int:
         return len(self._handles)

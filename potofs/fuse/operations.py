@@ -5,7 +5,6 @@ thread is said in `workers`.
 """
 
 import errno
-import functools
 import logging
 import os
 import stat
@@ -16,10 +15,11 @@ from typing import TypeVar
 import pyfuse3
 from pyfuse3 import EntryAttributes, FileHandleT, FileInfo, FileNameT, FlagT, InodeT, ModeT, RequestContext
 
-from potofs.errors import AlreadyExists, InvalidMessage, NotFound, NotPermitted, PotofsError
+from potofs.errors import AlreadyExists, NotFound, NotPermitted, PotofsError
 from potofs.fuse.errnos import answered
+from potofs.fuse.files import ConversationFile, OpenFile
 from potofs.fuse.finding import Finder
-from potofs.fuse.handles import DirectoryHandle, FileHandle, Handles
+from potofs.fuse.handles import DirectoryHandle, Handles
 from potofs.fuse.inodes import Inodes
 from potofs.fuse.workers import Workers
 from potofs.names import NAME_MAX
@@ -34,8 +34,6 @@ log = logging.getLogger(__name__)
 # How long the kernel may remember directories and archives, names and attributes (seconds).
 _REMEMBERED = 1.0
 _BLOCK = 4096
-# How much may be looked at on trio's thread (bytes); it takes a millisecond or so.
-_QUICKLY_LOOKED_AT = 1 << 14
 
 
 class Operations(pyfuse3.Operations):
@@ -110,7 +108,7 @@ class Operations(pyfuse3.Operations):
 
     @answered
     async def readdir(self, fh: FileHandleT, start_id: int, token: pyfuse3.ReaddirToken) -> None:
-        handle = self._handles.get(fh, DirectoryHandle)
+        handle = self._handles.directory(fh)
         if handle.names is None or start_id == 0:
             handle.names = await self._workers.run(handle.node.user, lambda: self._tree.names(handle.node))
         for position in range(start_id, len(handle.names)):
@@ -130,7 +128,7 @@ class Operations(pyfuse3.Operations):
 
     @answered
     async def releasedir(self, fh: FileHandleT) -> None:
-        self._handles.remove(fh, DirectoryHandle)
+        self._handles.remove(fh)
 
     @answered
     async def mkdir(self, parent_inode: InodeT, name: FileNameT, mode: ModeT, ctx: RequestContext) -> EntryAttributes:
@@ -154,7 +152,7 @@ class Operations(pyfuse3.Operations):
         if flags & os.O_ACCMODE != os.O_WRONLY:
             found = node
             reader = await self._ask(node, lambda: self._finder.reader(inode, found))
-        return self._opened(FileHandle(node, inode, reader, appender))
+        return self._opened(ConversationFile(self._tree, self._workers, node, inode, reader, appender))
 
     @answered
     async def create(
@@ -166,61 +164,32 @@ class Operations(pyfuse3.Operations):
             raise AlreadyExists(f"{node} was begun by somebody else")
         # Nothing is stored before the first message: until then it has a number of its own.
         attributes = self._tree.unwritten(node)
-        handle = FileHandle(node, attributes.inode, None, self._tree.appender(node))
-        return self._opened(handle), self._told(Entry(node, attributes))
+        appender = self._tree.appender(node)
+        file = ConversationFile(self._tree, self._workers, node, attributes.inode, None, appender)
+        return self._opened(file), self._told(Entry(node, attributes))
 
     @answered
     async def read(self, fh: FileHandleT, off: int, size: int) -> bytes:
-        handle = self._handles.get(fh, FileHandle)
-        reader = handle.reader
-        if reader is None:
-            try:
-                opened = await self._ask(handle.node, lambda: self._tree.open(handle.node))
-            except NotFound:
-                return b""
-            reader = handle.keep(opened)
-        if self._tree.blocks:
-            return await self._workers.run(handle.node.user, functools.partial(reader.read, off, size))
-        return reader.read(off, size)
+        return await self._handles.file(fh).read(off, size)
 
     @answered
     async def write(self, fh: FileHandleT, off: int, buf: bytes) -> int:
-        # The offset is the kernel's guess of the end; what is appended goes to the real one.
-        handle = self._handles.get(fh, FileHandle)
-        if handle.appender is None:
-            raise OSError(errno.EBADF, "opened for reading only")
-        await self._append(handle, functools.partial(handle.appender.write, buf), len(buf))
+        await self._handles.file(fh).write(off, buf)
         return len(buf)
 
     @answered
     async def flush(self, fh: FileHandleT) -> None:
-        handle = self._handles.get(fh, FileHandle)
-        if handle.appender is None:
-            return
-        try:
-            if handle.appender.waiting:
-                await self._append(handle, handle.appender.flush)
-        finally:
-            # Also where a tail was refused: what was stored before it counts.
-            await self._sync_at_close(handle)
+        await self._handles.file(fh).flush()
 
     @answered
     async def fsync(self, fh: FileHandleT, datasync: bool) -> None:
-        handle = self._handles.get(fh, FileHandle)
-        if handle.appender is not None:
-            await self._workers.run(handle.node.user, lambda: self._tree.sync(handle.node))
+        await self._handles.file(fh).fsync()
 
     @answered
     async def release(self, fh: FileHandleT) -> None:
-        handle = self._handles.remove(fh, FileHandle)
-        try:
-            await self._sync_at_close(handle)
-        finally:
-            if handle.appender is not None and handle.appender.is_unsettled:
-                async with handle.turn:
-                    await self._workers.run(handle.node.user, handle.close)
-            else:
-                handle.close()
+        file = self._handles.file(fh)
+        self._handles.remove(fh)
+        await file.release()
 
     # Moving and removing
 
@@ -276,40 +245,13 @@ class Operations(pyfuse3.Operations):
 
     def close(self) -> None:
         """Sets aside what open handles have not finished; after the last request."""
-        for handle in self._handles.files():
-            handle.close()
-
-    async def _append(self, handle: FileHandle, append: Callable[..., None], size: int = 0) -> None:
-        """Appends in turn; `size` is how many bytes come in."""
-        assert handle.appender is not None
-        async with handle.turn:
-            # Much takes long to look at, which everybody else would wait for.
-            blocks = self._tree.append_blocks or size + handle.appender.waiting > _QUICKLY_LOOKED_AT
-            try:
-                await self._workers.run_soon(handle.node.user, blocks, lambda may_wait: append(wait=may_wait))
-            except InvalidMessage as error:
-                # Whoever wrote it sees a number only; the reason is here.
-                log.warning("%s: %s", handle.node, error)
-                raise
-            finally:
-                handle.is_dirty = True
-
-    async def _sync_at_close(self, handle: FileHandle) -> None:
-        if not (handle.is_dirty and self._tree.sync_on_close):
-            return
-        # Before, not after: what is appended meanwhile makes it dirty again.
-        handle.is_dirty = False
-        try:
-            await self._workers.run(handle.node.user, lambda: self._tree.sync(handle.node))
-        except BaseException:
-            handle.is_dirty = True
-            raise
+        for file in self._handles.files():
+            file.abandon()
 
     async def _ask(self, node: Node, question: Callable[[], Result]) -> Result:
         """Asks the tree something about a node: here where that is quick, else in a worker thread."""
-        if self._tree.blocks or node.kind is Kind.METADATA:
-            return await self._workers.run(node.user, question)
-        return question()
+        blocks = self._tree.blocks or node.kind is Kind.METADATA
+        return await self._workers.ask(node.user, blocks, question)
 
     async def _looked_up(self, parent: Node, name: str) -> Entry:
         # The figures in metadata.yaml have to be reckoned, so what is asked about is the entry.
@@ -324,10 +266,10 @@ class Operations(pyfuse3.Operations):
         if not flags & os.O_APPEND or flags & os.O_TRUNC:
             raise NotPermitted(f"{node} is append-only: open it with O_APPEND, and without O_TRUNC")
 
-    def _opened(self, handle: FileHandle) -> FileInfo:
+    def _opened(self, file: OpenFile) -> FileInfo:
         # What may grow, or is made for this one reader, is read past the kernel's cache.
-        fresh = handle.node.kind.is_fresh
-        return FileInfo(fh=FileHandleT(self._handles.add(handle)), direct_io=fresh, keep_cache=not fresh)
+        fresh = file.node.kind.is_fresh
+        return FileInfo(fh=FileHandleT(self._handles.add(file)), direct_io=fresh, keep_cache=not fresh)
 
     def _told(self, entry: Entry) -> EntryAttributes:
         """An entry as the kernel is told of it, which counts as a lookup."""

@@ -37,6 +37,10 @@ class Workers:
         async with limiter:
             return await trio.to_thread.run_sync(function, limiter=self._all)
 
+    async def ask(self, user: str, blocks: bool, question: Callable[[], Result]) -> Result:
+        """Asks something on behalf of a user: here where that is quick, in a worker thread if it `blocks`."""
+        return await self.run(user, question) if blocks else question()
+
     async def run_soon(self, user: str, blocks: bool, function: Callable[[bool], Result]) -> Result:
         """Runs a function here if it neither `blocks` nor finds another writer at work, else in a worker thread.
 

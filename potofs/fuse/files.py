@@ -1,0 +1,179 @@
+"""What an open file does with the kernel's requests, whichever kind of file it is.
+
+A conversation that was opened to be read or appended to is one kind; what is written anywhere else and stored later is
+the other. `operations` finds out which it is when it is opened, and never asks again.
+"""
+
+import errno
+import functools
+import logging
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import TypeVar
+
+import trio
+
+from potofs.backends.base import Reader
+from potofs.errors import InvalidMessage, NotFound, PotofsError
+from potofs.fuse.workers import Workers
+from potofs.journal.appending import Appender
+from potofs.tree.nodes import Node
+from potofs.tree.tree import Attributes, Tree
+
+Result = TypeVar("Result")
+
+log = logging.getLogger(__name__)
+
+# How much may be looked at on trio's thread (bytes); it takes a millisecond or so.
+_QUICKLY_LOOKED_AT = 1 << 14
+
+
+class OpenFile(ABC):
+    """An open file. Its requests may come at once; what they raise becomes an errno in `errnos`."""
+
+    def __init__(self, tree: Tree, workers: Workers, node: Node, inode: int) -> None:
+        self._tree, self._workers = tree, workers
+        self.node = node
+        #: The number that the kernel opened it by.
+        self.inode = inode
+
+    def attributes(self) -> Attributes | None:
+        """What it knows of the file whose name may be gone; None if it knows nothing. In any thread."""
+        return None
+
+    @abstractmethod
+    async def read(self, offset: int, size: int) -> bytes: ...
+
+    @abstractmethod
+    async def write(self, offset: int, data: bytes) -> None: ...
+
+    @abstractmethod
+    async def flush(self) -> None:
+        """One of its descriptors is closed, and this is the last that its owner is told."""
+
+    @abstractmethod
+    async def fsync(self) -> None:
+        """Makes durable what is stored."""
+
+    @abstractmethod
+    async def release(self) -> None:
+        """All of its descriptors are closed, and nobody is told anything any more."""
+
+    @abstractmethod
+    def abandon(self) -> None:
+        """The same when there is no event loop any more."""
+
+
+class ConversationFile(OpenFile):
+    """A file that is read, a conversation that is appended to, or both."""
+
+    def __init__(
+        self,
+        tree: Tree,
+        workers: Workers,
+        node: Node,
+        inode: int,
+        reader: Reader | None,
+        appender: Appender | None,
+    ) -> None:
+        super().__init__(tree, workers, node, inode)
+        # None for a conversation that nobody had begun yet, and for one opened to append only.
+        self._reader = reader
+        # None for a file that is only read.
+        self._appender = appender
+        # Requests that append take their turns: a record is put together from several.
+        self._turn = trio.Lock()
+        # Whether something was appended that `fsync: close` has to make durable.
+        self._is_dirty = False
+
+    def attributes(self) -> Attributes | None:
+        reader = self._reader
+        return None if reader is None else self._tree.attributes_of(self.node, reader.stat())
+
+    async def read(self, offset: int, size: int) -> bytes:
+        reader = self._reader
+        if reader is None:
+            try:
+                reader = self._keep(await self._ask(lambda: self._tree.open(self.node)))
+            except NotFound:
+                return b""
+        return await self._ask(functools.partial(reader.read, offset, size))
+
+    async def write(self, offset: int, data: bytes) -> None:
+        """The offset is the kernel's guess of the end; what is appended goes to the real one."""
+        if self._appender is None:
+            raise OSError(errno.EBADF, "opened for reading only")
+        await self._append(functools.partial(self._appender.write, data), len(data))
+
+    async def flush(self) -> None:
+        if self._appender is None:
+            return
+        try:
+            if self._appender.waiting:
+                await self._append(self._appender.flush)
+        finally:
+            # Also where a tail was refused: what was stored before it counts.
+            await self._sync_at_close()
+
+    async def fsync(self) -> None:
+        if self._appender is not None:
+            await self._workers.run(self.node.user, lambda: self._tree.sync(self.node))
+
+    async def release(self) -> None:
+        try:
+            await self._sync_at_close()
+        finally:
+            if self._appender is not None and self._appender.is_unsettled:
+                async with self._turn:
+                    await self._workers.run(self.node.user, self.abandon)
+            else:
+                self.abandon()
+
+    def abandon(self) -> None:
+        """What was appended and is no message yet is set aside."""
+        if self._appender is not None:
+            try:
+                self._appender.close()
+            except (PotofsError, OSError) as error:
+                # Whoever wrote it is gone, and was never told that it is stored.
+                log.error("%s: what was not finished could not be kept in rejected/: %s", self.node, error)
+        if self._reader is not None:
+            self._reader.close()
+            self._reader = None
+
+    def _keep(self, reader: Reader) -> Reader:
+        """Takes a reader that was opened for it, or closes it if another request was first; returns the one it has."""
+        if self._reader is None:
+            self._reader = reader
+        else:
+            reader.close()
+        return self._reader
+
+    async def _ask(self, question: Callable[[], Result]) -> Result:
+        return await self._workers.ask(self.node.user, self._tree.blocks, question)
+
+    async def _append(self, append: Callable[..., None], size: int = 0) -> None:
+        """Appends in turn; `size` is how many bytes come in."""
+        assert self._appender is not None
+        async with self._turn:
+            # Much takes long to look at, which everybody else would wait for.
+            blocks = self._tree.append_blocks or size + self._appender.waiting > _QUICKLY_LOOKED_AT
+            try:
+                await self._workers.run_soon(self.node.user, blocks, lambda may_wait: append(wait=may_wait))
+            except InvalidMessage as error:
+                # Whoever wrote it sees a number only; the reason is here.
+                log.warning("%s: %s", self.node, error)
+                raise
+            finally:
+                self._is_dirty = True
+
+    async def _sync_at_close(self) -> None:
+        if not (self._is_dirty and self._tree.sync_on_close):
+            return
+        # Before, not after: what is appended meanwhile makes it dirty again.
+        self._is_dirty = False
+        try:
+            await self._workers.run(self.node.user, lambda: self._tree.sync(self.node))
+        except BaseException:
+            self._is_dirty = True
+            raise
