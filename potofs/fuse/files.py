@@ -17,8 +17,9 @@ from potofs.backends.base import Reader
 from potofs.errors import InvalidMessage, NotFound, PotofsError
 from potofs.fuse.workers import Workers
 from potofs.journal.appending import Appender
+from potofs.tree.attributes import Attributes
 from potofs.tree.nodes import Node
-from potofs.tree.tree import Attributes, Tree
+from potofs.tree.tree import Tree
 
 Result = TypeVar("Result")
 

@@ -10,8 +10,9 @@ from potofs.backends.base import Reader
 from potofs.errors import NotFound, Stale
 from potofs.fuse.handles import Handles
 from potofs.fuse.inodes import Inodes
+from potofs.tree.attributes import Attributes
 from potofs.tree.nodes import Kind, Node
-from potofs.tree.tree import Attributes, Tree
+from potofs.tree.tree import Tree
 
 
 class Finder:

@@ -4,8 +4,8 @@ from collections.abc import Iterable
 
 from potofs.errors import Stale
 from potofs.fuse.files import OpenFile
+from potofs.tree.attributes import Attributes
 from potofs.tree.nodes import Node
-from potofs.tree.tree import Attributes
 
 
 class DirectoryHandle:

@@ -4,8 +4,8 @@ import time
 
 from potofs.errors import Stale
 from potofs.tree import nodes
+from potofs.tree.attributes import ROOT_INODE
 from potofs.tree.nodes import Kind, Node
-from potofs.tree.tree import ROOT_INODE
 
 # How long after it was told of a running conversation the kernel may still come to open it (seconds). It remembers
 # its name for no time at all, so a busy machine is all that lies between.

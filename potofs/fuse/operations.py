@@ -24,8 +24,9 @@ from potofs.fuse.inodes import Inodes
 from potofs.fuse.workers import Workers
 from potofs.names import NAME_MAX
 from potofs.tree import nodes
+from potofs.tree.attributes import Attributes, Entry
 from potofs.tree.nodes import Kind, Node
-from potofs.tree.tree import Attributes, Entry, Tree
+from potofs.tree.tree import Tree
 
 Result = TypeVar("Result")
 

@@ -8,39 +8,14 @@ import errno
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from hashlib import blake2b
-from typing import NamedTuple
 
 from potofs.backends.base import Capability, Reader, Snapshot, Stat, Usage
 from potofs.errors import InvalidName, NotFound, NotPermitted, Stale
 from potofs.journal.appending import Appender
 from potofs.journal.journal import DialogueJournal
 from potofs.tree import nodes
+from potofs.tree.attributes import Attributes, Entry, virtual_inode
 from potofs.tree.nodes import Kind, Node
-
-#: The number that a kernel gives to the root of every mount.
-ROOT_INODE = 1
-# Numbers of entries that are no conversation have the highest bit set; conversations have their own below it.
-_VIRTUAL = 1 << 63
-
-
-class Attributes(NamedTuple):
-    """What is shown of an entry."""
-
-    inode: int
-    mode: int
-    #: Bytes.
-    size: int
-    #: Nanoseconds since 1970.
-    mtime_ns: int
-    ctime_ns: int
-
-
-class Entry(NamedTuple):
-    """An entry that is there."""
-
-    node: Node
-    attributes: Attributes
 
 
 class Tree:
@@ -97,7 +72,7 @@ class Tree:
     def unwritten(self, node: Node) -> Attributes:
         """What is shown of a running conversation that somebody has opened to begin it."""
         now = time.time_ns()
-        return Attributes(_virtual_inode(node), node.kind.mode, 0, now, now)
+        return Attributes(virtual_inode(node), node.kind.mode, 0, now, now)
 
     def relocated(self, node: Node, inode: int) -> Entry:
         """Where a conversation is now that used to be `node`; raises Stale if it is nowhere."""
@@ -213,13 +188,13 @@ class Tree:
 
     def _of_users(self, node: Node) -> Attributes:
         changed = self._backend.users_changed()
-        return Attributes(_virtual_inode(node), node.kind.mode, 0, changed, changed)
+        return Attributes(virtual_inode(node), node.kind.mode, 0, changed, changed)
 
     def _of_user(self, node: Node) -> Attributes:
         if not self._backend.has_user(node.user):
             raise NotFound(f"there is no user {node.user!r}")
         changed = self._backend.user_changed(node.user)
-        return Attributes(_virtual_inode(node), node.kind.mode, 0, changed, changed)
+        return Attributes(virtual_inode(node), node.kind.mode, 0, changed, changed)
 
     def _of_archived(self, node: Node) -> Attributes:
         if Capability.ARCHIVAL not in self._backend.capabilities:
@@ -244,12 +219,4 @@ class Tree:
         with suppress(NotFound):
             changed = max(changed, self._backend.stat(node.user).mtime_ns)
         data = self._journal.user_metadata(node.user)
-        return Snapshot(data, Stat(_virtual_inode(node), len(data), changed, changed))
-
-
-def _virtual_inode(node: Node) -> int:
-    """The number of an entry that is no conversation: the same in every mount, of any backend."""
-    if node.kind is Kind.ROOT:
-        return ROOT_INODE
-    digest = blake2b(f"{node.kind.name}\0{node.user}\0{node.name}".encode(), digest_size=8).digest()
-    return int.from_bytes(digest) | _VIRTUAL
+        return Snapshot(data, Stat(virtual_inode(node), len(data), changed, changed))

@@ -4,8 +4,8 @@ import pytest
 
 from potofs.errors import Stale
 from potofs.fuse.inodes import Inodes
+from potofs.tree.attributes import ROOT_INODE
 from potofs.tree.nodes import ROOT, Kind, Node
-from potofs.tree.tree import ROOT_INODE
 
 MIA = Node(Kind.CURRENT, "mia")
 

@@ -10,8 +10,9 @@ from pyfuse3 import FileHandleT, FileNameT, FlagT, InodeT, ModeT
 from potofs import ChatMessage, DialogueJournal, open_journal
 from potofs.backends.base import Reader
 from potofs.fuse.operations import Operations
+from potofs.tree.attributes import ROOT_INODE
 from potofs.tree.nodes import Node
-from potofs.tree.tree import ROOT_INODE, Tree
+from potofs.tree.tree import Tree
 
 NOBODY = cast(pyfuse3.RequestContext, None)
 

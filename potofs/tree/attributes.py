@@ -1,0 +1,38 @@
+"""What is shown of an entry, and the numbers of entries that are no conversation."""
+
+from hashlib import blake2b
+from typing import NamedTuple
+
+from potofs.tree.nodes import Kind, Node
+
+#: The number that a kernel gives to the root of every mount.
+ROOT_INODE = 1
+# Numbers of entries that are no conversation have the highest bit set; conversations have their own below it.
+_VIRTUAL = 1 << 63
+
+
+class Attributes(NamedTuple):
+    """What is shown of an entry."""
+
+    inode: int
+    mode: int
+    #: Bytes.
+    size: int
+    #: Nanoseconds since 1970.
+    mtime_ns: int
+    ctime_ns: int
+
+
+class Entry(NamedTuple):
+    """An entry that is there."""
+
+    node: Node
+    attributes: Attributes
+
+
+def virtual_inode(node: Node) -> int:
+    """The number of an entry that is no conversation: the same in every mount, of any backend."""
+    if node.kind is Kind.ROOT:
+        return ROOT_INODE
+    digest = blake2b(f"{node.kind.name}\0{node.user}\0{node.name}".encode(), digest_size=8).digest()
+    return int.from_bytes(digest) | _VIRTUAL
