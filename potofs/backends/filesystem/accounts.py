@@ -75,7 +75,7 @@ class Accounts:
     ) -> None:
         """Counts a user anew, as far as that has changed; `contents`: of the running conversation, if known.
 
-        `archived`: if nothing but one archive has come since archives had come or gone at that time; what it has.
+        `archived`: if nothing but one archive has come since their folder was in that state; what it has.
         Without `wait` nothing is counted that would have to be read for it: then the user `is_behind`.
         """
         anew = user in self._anew
@@ -85,7 +85,7 @@ class Accounts:
         try:
             note = noted(lock, contents.noted if contents else None)
             before = note.counted if note else None
-            archives_at = files.changed(self._layout.archived(user))
+            archives_at = files.state(self._layout.archived(user))
             if contents is not None:
                 state = contents.id, contents.size, archives_at
             else:
@@ -175,8 +175,8 @@ class Accounts:
         return found is not None and found[1:4] == self.state(user)
 
     def state(self, user: str) -> tuple[int, int, int]:
-        """What a user's counts are of: id and size of the running conversation, and when archives came or went."""
-        return *self._current(user), files.changed(self._layout.archived(user))
+        """What a user's counts are of: the running conversation's id and size, the state of the archives' folder."""
+        return *self._current(user), files.state(self._layout.archived(user))
 
     def count_anew(self, user: str) -> None:
         """Has everything of a user, whose lock the caller holds, counted by the next `count`, whatever was before."""

@@ -26,8 +26,8 @@ class Change:
 
     #: What the running conversation holds after it, if that is known and it is not gone.
     contents: Contents | None = None
-    #: What the running conversation held that became an archive, if that is all that became of archives; and when they
-    #: had come or gone last before that.
+    #: What the running conversation held that became an archive, if that is all that became of archives; and the state
+    #: that their folder had before that.
     archived: tuple[int, Figures] | None = None
 
 
@@ -70,7 +70,7 @@ class Archiving:
             contents = self._index.current(user, descriptor)
             if not contents.size and not keep_empty:
                 raise not_found(user, None)
-            changed_before = files.changed(self._layout.archived(user))
+            state_before = files.state(self._layout.archived(user))
             with must_exist(user, None):
                 name = self._archives.archive(user, descriptor, name)
             stat = files.stat_of(os.fstat(descriptor), self._layout.number_of)
@@ -78,8 +78,8 @@ class Archiving:
         finally:
             os.close(descriptor)
         if stat[:2] == (contents.id, contents.size):
-            change.archived = changed_before, contents.figures()._replace(conversations=0, archives=1)
-            self._index.archived(user, changed_before, (stat.mtime_ns, name))
+            change.archived = state_before, contents.figures()._replace(conversations=0, archives=1)
+            self._index.archived(user, state_before, (stat.mtime_ns, name))
         else:
             self._index.forget(user)
         return name

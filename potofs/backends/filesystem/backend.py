@@ -67,7 +67,7 @@ class FilesystemBackend(Backend):
         self._index = Index(
             scan,
             self._conversations.newest_archive,
-            lambda user: files.changed(self._layout.archived(user)),
+            lambda user: files.state(self._layout.archived(user)),
             self._layout.sidecar,
             self._layout.number_of,
         )

@@ -251,7 +251,7 @@ class Checks:
             if index:
                 yield _Fault(os.path.basename(self._layout.archive_index(user)), index, recount)
             if found is None:
-                if self._counts_all and state != (0, 0, files.changed(self._layout.archived(user))):
+                if self._counts_all and state != (0, 0, files.state(self._layout.archived(user))):
                     yield _Fault(".lock", "the user was never counted", recount)
             elif found[4:6] != now:
                 # What only looks changed, as where somebody is compressing, is counted right all the same.

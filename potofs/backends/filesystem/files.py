@@ -151,7 +151,8 @@ def replace_whole(path: str, data: bytes, *, mtime_ns: int) -> None:
     """Puts a durable file in the place of another at one stroke, or where there was none; raises OSError."""
     folder = os.path.dirname(path)
     with scratch(folder) as (descriptor, unfinished):
-        append_whole(descriptor, data)
+        with naming(path):
+            append_whole(descriptor, data)
         os.utime(descriptor, ns=(mtime_ns, mtime_ns))
         os.fsync(descriptor)
         os.rename(unfinished, path)
@@ -214,8 +215,21 @@ def size(path: str) -> int:
 
 
 def changed(path: str) -> int:
-    """When names in a directory last changed (nanoseconds since 1970); 0 if it is not there."""
+    """When a file was written, or names in a directory changed, last (nanoseconds since 1970); 0 if it is not there.
+
+    That may have been set to any time; whoever has to notice every change asks for `state`.
+    """
     try:
         return os.stat(path).st_mtime_ns
     except FileNotFoundError:
         return 0
+
+
+def state(path: str) -> int:
+    """What tells the names that a directory has now from all that it ever had; 0 if it is not there."""
+    try:
+        found = os.stat(path)
+    except FileNotFoundError:
+        return 0
+    # The second is nobody's to set, but of a coarse clock on older kernels. Numbers have the same hash everywhere.
+    return hash((found.st_mtime_ns, found.st_ctime_ns))

@@ -169,7 +169,7 @@ class _User:
         #: Which archive is the newest, if there is one, and what it holds.
         self.newest: Appended | None = None
         self.previous: set[Fingerprint] = set()
-        #: When archives had last come or gone then; None: not looked at yet.
+        #: The state of the archives' folder then; None: not looked at yet.
         self.previous_at: int | None = None
 
 
@@ -180,7 +180,7 @@ class Index:
         self,
         scan: Scan,
         open_newest_archive: Callable[[str], tuple[Appended, Reader] | None],
-        archives_changed: Callable[[str], int],
+        state_of_archives: Callable[[str], int],
         sidecar_of: Callable[[str], str],
         number_of: NumberOf,
     ) -> None:
@@ -188,7 +188,7 @@ class Index:
         self._number_of = number_of
         self._scan = scan
         self._open_newest_archive = open_newest_archive
-        self._archives_changed = archives_changed
+        self._state_of_archives = state_of_archives
         self._guard = threading.Lock()
         self._users: OrderedDict[str, _User] = OrderedDict()
 
@@ -218,8 +218,8 @@ class Index:
         """Whether the newest archive holds a message; raises WouldBlock before a long read."""
         known = self._known(user)
         # Archives come from other servers too.
-        changed = self._archives_changed(user)
-        if known.previous_at != changed:
+        state = self._state_of_archives(user)
+        if known.previous_at != state:
             opened = self._open_newest_archive(user)
             known.newest, known.previous = None, set()
             if opened is not None:
@@ -227,24 +227,24 @@ class Index:
                 with newest:
                     _refuse_long_read(user, newest.stat().size, wait)
                     known.previous.update(mark.fingerprint for mark in marks_of(newest, self._scan))
-            known.previous_at = changed
+            known.previous_at = state
         return fingerprint in known.previous
 
-    def archived(self, user: str, changed_before: int, archive: Appended) -> None:
+    def archived(self, user: str, state_before: int, archive: Appended) -> None:
         """Takes it that the running conversation as it is known has become an archive, and nothing else has changed.
 
-        So the next append need not look for the newest archive among all, and read it; `changed_before`: when archives
-        had come or gone last until then.
+        So the next append need not look for the newest archive among all, and read it; `state_before`: that of
+        their folder until then.
         """
         known = self._known(user)
         contents = known.current
-        is_newest = known.previous_at == changed_before and (known.newest is None or known.newest < archive)
+        is_newest = known.previous_at == state_before and (known.newest is None or known.newest < archive)
         if contents is None or not is_newest:
             self.forget(user)
             return
         known.current = None
         known.newest, known.previous = archive, contents.fingerprints()
-        known.previous_at = self._archives_changed(user)
+        known.previous_at = self._state_of_archives(user)
 
     def forget(self, user: str) -> None:
         """Drops what is known of a user: conversations came or went."""

@@ -101,7 +101,7 @@ class Counted(NamedTuple):
     #: The running conversation then: id and bytes; 0 if there was none.
     current_id: int
     current_size: int
-    #: When archives had come or gone last, as their folder has it.
+    #: The state of the archives' folder (`files.state`).
     archives_at: int
     current: Figures
     archives: Figures
