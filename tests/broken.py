@@ -276,18 +276,18 @@ class NeverSetsTimesByItself(ShelfBackend):
 
 
 class SetsAsideUnderOneName(ShelfBackend):
-    def set_aside(self, user: str, data: bytes) -> str:
-        name = super().set_aside(user, data)
+    def set_aside(self, user: str, data: bytes, name: str | None = None, *, mtime_ns: int | None = None) -> str:
+        name = super().set_aside(user, data, name, mtime_ns=mtime_ns)
         asides = self.shelf.users[user].asides
         asides["20240115T103000.000Z"] = asides.pop(name)
         return "20240115T103000.000Z"
 
 
 class SetsAsideAsMessages(ShelfBackend):
-    def set_aside(self, user: str, data: bytes) -> str:
+    def set_aside(self, user: str, data: bytes, name: str | None = None, *, mtime_ns: int | None = None) -> str:
         with suppress(AlreadyExists):
             self.put_current(user, data, 1)
-        return super().set_aside(user, data)
+        return super().set_aside(user, data, name, mtime_ns=mtime_ns)
 
     def totals(self) -> Totals:
         asides = sum(len(user.asides) for user in self.shelf.users.values())
@@ -348,9 +348,9 @@ class LogsNothingWhileItIsFrozen(ShelfBackend):
 
 
 class RefusesWhatWasRefusedWhileItIsFrozen(ShelfBackend):
-    def set_aside(self, user: str, data: bytes) -> str:
+    def set_aside(self, user: str, data: bytes, name: str | None = None, *, mtime_ns: int | None = None) -> str:
         self.shelf.fence.check()
-        return super().set_aside(user, data)
+        return super().set_aside(user, data, name, mtime_ns=mtime_ns)
 
 
 class LogsForAUser(ShelfBackend):

@@ -62,6 +62,7 @@ class Item(Reader):
 @dataclass
 class User:
     profile: bytes = b""
+    profile_changed: int = 0
     #: By name; None is the running one.
     items: dict[str | None, Item] = field(default_factory=dict)
     asides: dict[str, Item] = field(default_factory=dict)
@@ -112,12 +113,30 @@ class ShelfBackend(Backend):
             if self.has_user(user):
                 raise AlreadyExists(user)
             self.made(user).profile = profile
+            self.made(user).profile_changed = time.time_ns()
+
+    def set_changed(self, user: str | None, when_ns: int) -> None:
+        with self.lock:
+            self.shelf.fence.check()
+            if user is None:
+                self.shelf.changed = when_ns
+            else:
+                self.known(user).changed = when_ns
 
     def user_changed(self, user: str) -> int:
         return self.shelf.users[user].changed if self.has_user(user) else 0
 
     def read_profile(self, user: str) -> bytes:
         return self.shelf.users[user].profile if self.has_user(user) else b""
+
+    def profile_changed(self, user: str) -> int:
+        return self.shelf.users[user].profile_changed if self.has_user(user) else 0
+
+    def put_profile(self, user: str, profile: bytes, mtime_ns: int) -> None:
+        with self.lock:
+            self.shelf.fence.check()
+            found = self.known(user)
+            found.profile, found.profile_changed = profile, mtime_ns
 
     # Conversations
 
@@ -208,11 +227,17 @@ class ShelfBackend(Backend):
 
     # What could not become a message
 
-    def set_aside(self, user: str, data: bytes) -> str:
+    def set_aside(self, user: str, data: bytes, name: str | None = None, *, mtime_ns: int | None = None) -> str:
         with self.lock:
+            if name is not None:
+                self.shelf.fence.check()
+                names.archive_file(name)
             found = self.made(user)
-            name = self.present(found.asides)
-            found.asides[name] = Item(data, (), time.time_ns())
+            if name in found.asides:
+                raise AlreadyExists(f"{name!r} was set aside already")
+            name = name or self.present(found.asides)
+            found.asides[name] = Item(data, (), time.time_ns() if mtime_ns is None else mtime_ns)
+            found.changed = time.time_ns()
             return name
 
     def set_asides(self, user: str) -> list[Archived]:
@@ -273,6 +298,11 @@ class ShelfBackend(Backend):
             self.shelf.fence = fence
 
     # Inside
+
+    def known(self, user: str) -> User:
+        if not self.has_user(user):
+            raise NotFound(user)
+        return self.shelf.users[user]
 
     def made(self, user: str) -> User:
         if not self.has_user(user):

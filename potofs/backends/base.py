@@ -11,11 +11,12 @@ the abstract methods; what archives, restores and compresses it may leave out, a
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from enum import Enum
 from typing import Literal, NamedTuple, NoReturn, Self
 
 from potofs.config import Limits
-from potofs.errors import Fenced, Unsupported
+from potofs.errors import Fenced, NotFound, Unsupported
 
 #: What makes two records the same message, as the layer above decides it.
 Fingerprint = bytes
@@ -293,9 +294,30 @@ class Backend(ABC):
     def user_changed(self, user: str) -> int:
         """When a conversation of the user came, went or was renamed (nanoseconds since 1970)."""
 
+    def set_changed(self, user: str | None, when_ns: int) -> None:  # noqa: B027  (a time that is only shown)
+        """Sets what `user_changed`, or with None `users_changed`, says, for whoever restores a copy's times.
+
+        Until the next real change. By default nothing is done. Raises NotFound if there is no user.
+        """
+
     @abstractmethod
     def read_profile(self, user: str) -> bytes:
         """What is stored of the user beside conversations; empty if nothing is."""
+
+    @abstractmethod
+    def profile_changed(self, user: str) -> int:
+        """When what is stored of a user was last written (nanoseconds since 1970); 0 if nothing is.
+
+        Where messages are forgotten, that counts too: what is derived of the user has changed, and no conversation's
+        time says so.
+        """
+
+    @abstractmethod
+    def put_profile(self, user: str, profile: bytes, mtime_ns: int) -> None:
+        """Stores what is known of a user in the place of what was, at one stroke; raises NotFound if there is no user.
+
+        `mtime_ns` is what `profile_changed` says then.
+        """
 
     # Conversations; an archive of None is the running one, which does not exist while it is empty
 
@@ -325,6 +347,25 @@ class Backend(ABC):
     @abstractmethod
     def put_current(self, user: str, data: bytes, mtime_ns: int) -> None:
         """Stores a whole running conversation, bytes as they are; raises AlreadyExists if there is one."""
+
+    def extend(self, user: str, seen: Stat, data: bytes, mtime_ns: int) -> bool:
+        """Adds bytes as they are to the end of the running conversation, for a copy that goes on: nothing is put
+        between, left out or archived.
+
+        Only if it is still as it was `seen` (number and size); else returns False, or raises NotFound, and nothing is
+        changed. All or nothing. It keeps its number; its time of last append becomes `mtime_ns`. By default it is
+        rewritten, as another conversation; raises Unsupported where that cannot be.
+        """
+        with self.open(user) as reader:
+            if reader.stat()[:2] != seen[:2]:
+                return False
+            was = reader.read(0, seen.size)
+        if not self.rewrite(user, None, seen, was + data, was=was):
+            return False
+        # Archived in between, it has the time that it had.
+        with suppress(NotFound):
+            self.set_times(user, None, mtime_ns)
+        return True
 
     def clear(self, user: str) -> None:
         """Forgets the running conversation; only where there is no archival."""
@@ -370,10 +411,12 @@ class Backend(ABC):
     # What could not become a message
 
     @abstractmethod
-    def set_aside(self, user: str, data: bytes) -> str:
+    def set_aside(self, user: str, data: bytes, name: str | None = None, *, mtime_ns: int | None = None) -> str:
         """Keeps bytes that were refused, and returns the name that they are kept under (a time).
 
         Also behind a fence that is not open: they are no part of a conversation, and would be lost.
+        With a `name` it is a copy that is being restored: kept under that name, and that time (nanoseconds since 1970;
+        None: now). That is a change like every other, for the bytes are elsewhere, too. Raises AlreadyExists, Fenced.
         """
 
     @abstractmethod

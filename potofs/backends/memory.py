@@ -28,7 +28,7 @@ from potofs.backends.base import (
     new_ones,
     seam,
 )
-from potofs.backends.wording import not_found, nothing_aside
+from potofs.backends.wording import no_user, not_found, nothing_aside, taken_aside
 from potofs.config import MemorySettings, Where
 from potofs.errors import AlreadyExists, ConfigError, NotFound
 
@@ -62,6 +62,12 @@ class _Conversation:
         else:
             self._count(record.mark for record in records)
         self.mtime_ns = self.ctime_ns = time.time_ns()
+
+    def extend(self, data: bytes, mtime_ns: int) -> None:
+        self.data += data
+        # What stood there without an end may go on in what was added.
+        self._look()
+        self.mtime_ns, self.ctime_ns = mtime_ns, time.time_ns()
 
     def _look(self) -> None:
         """Counts what the bytes hold."""
@@ -107,6 +113,8 @@ class _Reader(Reader):
 class _User:
     def __init__(self, profile: bytes) -> None:
         self.profile = profile
+        #: When it was written, or messages were forgotten; 0 if never.
+        self.profile_changed = 0
         self.current: _Conversation | None = None
         self.set_aside: dict[str, _Conversation] = {}
         self.changed = time.time_ns()
@@ -151,15 +159,34 @@ class MemoryBackend(Backend):
             self._fence.check()
             if self._found(user) is not None:
                 raise AlreadyExists(f"user {user!r} exists already")
-            self._made(user).profile = profile
+            made = self._made(user)
+            made.profile, made.profile_changed = profile, time.time_ns()
 
     def user_changed(self, user: str) -> int:
         found = self._found(user)
         return found.changed if found else 0
 
+    def set_changed(self, user: str | None, when_ns: int) -> None:
+        with self._lock:
+            self._fence.check()
+            if user is None:
+                self._changed = when_ns
+            else:
+                self._known(user).changed = when_ns
+
     def read_profile(self, user: str) -> bytes:
         found = self._found(user)
         return found.profile if found else b""
+
+    def profile_changed(self, user: str) -> int:
+        found = self._found(user)
+        return found.profile_changed if found else 0
+
+    def put_profile(self, user: str, profile: bytes, mtime_ns: int) -> None:
+        with self._lock:
+            self._fence.check()
+            found = self._known(user)
+            found.profile, found.profile_changed = profile, mtime_ns
 
     # Conversations
 
@@ -204,12 +231,20 @@ class MemoryBackend(Backend):
                 found.current = _Conversation(self._scan, data, mtime_ns)
                 found.changed = time.time_ns()
 
+    def extend(self, user: str, seen: Stat, data: bytes, mtime_ns: int) -> bool:
+        with self._lock:
+            self._fence.check()
+            current = self._conversation(user, None)
+            if current.stat()[:2] != seen[:2]:
+                return False
+            current.extend(data, mtime_ns)
+            return True
+
     def clear(self, user: str) -> None:
         with self._lock:
             self._fence.check()
             self._conversation(user, None)
-            self._users[user].current = None
-            self._users[user].changed = time.time_ns()
+            self._forget(self._users[user], None)
 
     def archives(self, user: str) -> list[Archived]:
         self._found(user)
@@ -217,12 +252,19 @@ class MemoryBackend(Backend):
 
     # What could not become a message; no fence keeps anybody from setting it aside, or it would be lost
 
-    def set_aside(self, user: str, data: bytes) -> str:
+    def set_aside(self, user: str, data: bytes, name: str | None = None, *, mtime_ns: int | None = None) -> str:
         with self._lock:
+            if name is not None:
+                self._fence.check()
+                names.archive_file(name)  # Nothing is called what no file can be.
             found = self._made(user)
-            name = names.first_free(times.compact(time.time_ns()), found.set_aside.__contains__)
-            found.set_aside[name] = _Conversation(lambda _: (), data, time.time_ns())
-            found.changed = time.time_ns()
+            if name is None:
+                name = names.first_free(times.compact(time.time_ns()), found.set_aside.__contains__)
+            elif name in found.set_aside:
+                raise taken_aside(user, name)
+            now = time.time_ns()
+            found.set_aside[name] = _Conversation(lambda _: (), data, now if mtime_ns is None else mtime_ns)
+            found.changed = now
             return name
 
     def set_asides(self, user: str) -> list[Archived]:
@@ -304,6 +346,12 @@ class MemoryBackend(Backend):
         names.encode(user)  # Nobody may look for what no user can be called.
         return self._users.get(user)
 
+    def _known(self, user: str) -> _User:
+        found = self._found(user)
+        if found is None:
+            raise no_user(user)
+        return found
+
     def _made(self, user: str) -> _User:
         found = self._found(user)
         if found is None:
@@ -325,5 +373,10 @@ class MemoryBackend(Backend):
             kept = current.newest(-(-longest * 3 // 4))
             # Nothing is forgotten where no message ends as records do: somebody else wrote them.
             if len(kept) < len(current.data):
-                user.current = _Conversation(self._scan, kept, current.mtime_ns)
-                user.changed = time.time_ns()
+                self._forget(user, _Conversation(self._scan, kept, current.mtime_ns))
+
+    @staticmethod
+    def _forget(user: _User, left: _Conversation | None) -> None:
+        """Leaves a user only what is left of the running conversation: the figures are others now."""
+        user.current = left
+        user.changed = user.profile_changed = time.time_ns()

@@ -16,5 +16,13 @@ def taken(user: str, name: str) -> AlreadyExists:
     return AlreadyExists(f"user {user!r} has an archive {name!r} already; nothing is replaced, take another name")
 
 
+def no_user(user: str) -> NotFound:
+    return NotFound(f"there is no user {user!r}")
+
+
+def taken_aside(user: str, name: str) -> AlreadyExists:
+    return AlreadyExists(f"something of user {user!r} was set aside as {name!r} already; nothing is replaced")
+
+
 def nothing_aside(user: str, name: str) -> NotFound:
     return NotFound(f"nothing of user {user!r} was set aside as {name!r}")

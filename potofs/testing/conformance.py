@@ -4,11 +4,13 @@ from potofs.testing.appending import Appending, AppendingAtOnce, Retrying
 from potofs.testing.archiving import Archiving, ArchivingByItself, Clearing, RetryingAfterArchiving
 from potofs.testing.checking import Checking, Rewriting
 from potofs.testing.compressing import Compressing
+from potofs.testing.copying import Copying, Extending
 from potofs.testing.fencing import Fencing, FencingArchives, FencingCompression
 from potofs.testing.model import Modelled
 from potofs.testing.place import Counting, CountingArchives, CountingCompressed, Logging, Place
 from potofs.testing.restoring import Renaming, Restoring
-from potofs.testing.users import Copying, SettingAside, Users
+from potofs.testing.setting_aside import SettingAside
+from potofs.testing.users import Users
 
 
 class BackendConformance(
@@ -17,6 +19,7 @@ class BackendConformance(
     Retrying,
     Users,
     Copying,
+    Extending,
     SettingAside,
     Clearing,
     Archiving,

@@ -3,6 +3,7 @@
 import itertools
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -26,6 +27,16 @@ CHANGES: dict[str, Change] = {
     "append to a new user": lambda backend: backend.append("noah", records(5, 6)),
     "set_times": lambda backend: backend.set_times("mia", None, 1),
     "put_current": lambda backend: backend.put_current("noah", joined(records(5, 6)), 1),
+    "put_profile": lambda backend: backend.put_profile("mia", b"other profile", 1),
+    "set_aside of a copy": lambda backend: backend.set_aside("mia", b"refused", "copied"),
+    "set_aside of a new user's copy": lambda backend: backend.set_aside("noah", b"refused", "copied", mtime_ns=1),
+}
+#: What not every backend can change.
+IF_IT_CAN: dict[str, Change] = {
+    "extend": lambda backend: backend.extend("mia", backend.stat("mia"), joined(records(5, 6)), 1),
+    "rewrite": lambda backend: backend.rewrite("mia", None, backend.stat("mia"), joined(records(5, 6))),
+    "set_changed": lambda backend: backend.set_changed("mia", 1),
+    "set_changed of all users": lambda backend: backend.set_changed(None, 1),
 }
 OF_ARCHIVES: dict[str, Change] = {
     "archive": lambda backend: backend.archive("mia", "new"),
@@ -68,6 +79,20 @@ class Fencing(Suite):
         one, other = servers()
         one.append("mia", records(0, 3))
         is_refused(one, other, fence, CHANGES[change])
+
+    @pytest.mark.parametrize("fence", FENCES, ids=lambda fence: fence.state)
+    @pytest.mark.parametrize("change", IF_IT_CAN)
+    def test_what_not_every_backend_can_change_is_not_changed_behind_it(
+        self, servers: OpenServers, change: str, fence: Fence
+    ) -> None:
+        one, other = servers()
+        one.append("mia", records(0, 3))
+        one.set_fence(fence)
+        before = picture(one)
+        for server in (one, other):
+            with suppress(Fenced, Unsupported):
+                IF_IT_CAN[change](server)
+            assert picture(server) == before
 
     @pytest.mark.parametrize("fence", FENCES, ids=lambda fence: fence.state)
     def test_what_was_refused_is_kept_behind_it_and_not_removed(self, servers: OpenServers, fence: Fence) -> None:

@@ -78,7 +78,7 @@ def picture(backend: Backend) -> dict[str, Any]:
     for user in backend.users():
         seen[user] = {
             "changed": backend.user_changed(user),
-            "profile": backend.read_profile(user),
+            "profile": (backend.read_profile(user), backend.profile_changed(user)),
             "archives": {found.name: (found, stored(backend, user, found.name)) for found in backend.archives(user)},
             "set aside": {found.name: found for found in backend.set_asides(user)},
         }

@@ -1,14 +1,15 @@
-"""Users and what is kept beside conversations: who there is, copies with their times, what was set aside."""
+"""Users: who there is, what is known of them, when something of theirs changed."""
 
 import re
 import time
+from contextlib import suppress
 
 import pytest
 
-from potofs.backends.base import Backend
+from potofs.backends.base import Backend, Capability
 from potofs.errors import AlreadyExists, InvalidName, NameTooLong, NotFound
 from potofs.testing.records import HOSTILE, joined, records, short, stored
-from potofs.testing.suite import OpenBackend, Suite
+from potofs.testing.suite import OpenServers, Suite
 
 #: How a name that is a time looks, made unique with -2, -3, …
 TIME_NAME = re.compile(r"\d{8}T\d{6}\.\d{3}Z(-\d+)?")
@@ -77,74 +78,68 @@ class Users(Suite):
         backend.append("mia", records(1, 2))
         assert backend.user_changed("mia") == first
 
-
-class Copying(Suite):
-    """Conversations stored as somebody else had them."""
-
-    def test_a_copy_is_stored_as_it_is_with_its_time(self, opened: OpenBackend) -> None:
-        backend = opened(maxConversationLength="2")
-        data = b"--- {role: user, content: a, timestamp: 2024-01-15}\n...\ntorn" + joined(records(0, 5))
-        when = 1_705_314_600_123_456_789
-        backend.put_current("mia", data, when)
-        assert stored(backend, "mia") == data
-        assert (backend.stat("mia").size, backend.stat("mia").mtime_ns) == (len(data), when)
-        assert backend.archives("mia") == []
-
-    def test_a_running_conversation_is_never_replaced(self, backend: Backend) -> None:
-        backend.append("mia", records(0, 1))
-        with pytest.raises(AlreadyExists):
-            backend.put_current("mia", b"other", 1)
-        assert stored(backend, "mia") == joined(records(0, 1))
-
-    def test_a_copy_of_nothing_is_no_conversation(self, backend: Backend) -> None:
-        backend.put_current("mia", b"", 1)
-        for attempt in (backend.stat, backend.open):
-            with pytest.raises(NotFound):
-                attempt("mia")
-        backend.put_current("mia", joined(records(0, 1)), 1)
-        assert stored(backend, "mia") == joined(records(0, 1))
-
-    def test_times_can_be_set_and_an_append_sets_them_anew(self, backend: Backend) -> None:
-        backend.append("mia", records(0, 1))
-        backend.set_times("mia", None, 1_000_000_123)
-        assert backend.stat("mia").mtime_ns == 1_000_000_123
-        assert backend.stat("mia").ctime_ns > 10**18
-        backend.append("mia", records(1, 2))
-        assert backend.stat("mia").mtime_ns > 10**18
-
-
-class SettingAside(Suite):
-    """Bytes that could not become a message."""
-
-    def test_what_is_set_aside_can_be_listed_read_and_removed(self, backend: Backend) -> None:
-        names = [backend.set_aside("mia", data) for data in (b"one", b"\xff\x00two")]
-        assert {aside.name: aside.stat.size for aside in backend.set_asides("mia")} == {names[0]: 3, names[1]: 5}
-        with backend.open_set_aside("mia", names[1]) as reader:
-            assert reader.read_all() == b"\xff\x00two"
-            backend.remove_set_aside("mia", names[1])
-            assert reader.read_all() == b"\xff\x00two", "whoever reads it goes on"
-        assert [aside.name for aside in backend.set_asides("mia")] == names[:1]
-        for attempt in (backend.remove_set_aside, backend.open_set_aside):
-            with pytest.raises(NotFound):
-                attempt("mia", names[1])
-
-    def test_each_is_called_by_the_time_and_none_is_replaced(self, backend: Backend) -> None:
+    def test_a_profile_takes_the_place_of_another_with_its_time(self, servers: OpenServers) -> None:
+        one, other = servers()
         before = time.time_ns()
-        names = [backend.set_aside("mia", b"%d" % number) for number in range(12)]
-        assert len(set(names)) == 12
-        assert all(TIME_NAME.fullmatch(name) for name in names), names
-        contents = []
-        for name in names:
-            with backend.open_set_aside("mia", name) as reader:
-                contents.append(reader.read_all())
-                assert reader.stat().mtime_ns >= before - 20_000_000
-        assert contents == [b"%d" % number for number in range(12)]
+        one.create_user("mia", b"userId: mia\n")
+        # A file's clock may be a tick behind, a server's a little off.
+        assert before - 20_000_000 <= one.profile_changed("mia") <= time.time_ns() + 20_000_000
+        one.append("mia", records(0, 2))
+        changed, said = one.user_changed("mia"), one.stat("mia")
+        for profile, when in ((b"userId: mia\npreferences: {}\n", 1_705_314_600_123_456_789), (b"\xff", 7)):
+            other.put_profile("mia", profile, when)
+            for server in (one, other):
+                assert (server.read_profile("mia"), server.profile_changed("mia")) == (profile, when)
+        assert (one.user_changed("mia"), one.stat("mia")) == (changed, said), "it is no conversation"
+        assert list(one.users()) == ["mia"]
 
-    def test_it_belongs_to_no_conversation_and_no_other_user(self, backend: Backend) -> None:
-        name = backend.set_aside("mia", joined(records(0, 1)))
-        assert backend.archives("mia") == []
+    def test_who_is_no_user_gets_no_profile_and_who_has_none_may_get_one(self, backend: Backend) -> None:
         with pytest.raises(NotFound):
-            backend.stat("mia")
-        with pytest.raises(NotFound):
-            backend.open_set_aside("noah", name)
-        assert backend.append("mia", records(0, 1)).stored == 1
+            backend.put_profile("mia", b"profile", 1)
+        assert list(backend.users()) == []
+        assert backend.profile_changed("mia") == 0
+        backend.append("mia", records(0, 1))
+        assert (backend.read_profile("mia"), backend.profile_changed("mia")) == (b"", 0)
+        backend.put_profile("mia", b"profile", 1)
+        assert (backend.read_profile("mia"), backend.profile_changed("mia")) == (b"profile", 1)
+        with pytest.raises(AlreadyExists):
+            backend.create_user("mia", b"other")
+        assert (backend.read_profile("mia"), backend.profile_changed("mia")) == (b"profile", 1)
+
+    def test_when_a_user_changed_can_be_set_until_the_next_change_or_stays(self, servers: OpenServers) -> None:
+        one, other = servers()
+        when = 1_705_314_600_123_456_789
+        one.append("mia", records(0, 1))
+        one.set_aside("mia", b"refused")
+        before = one.user_changed("mia")
+        other.set_changed("mia", when)
+        assert one.user_changed("mia") == other.user_changed("mia")
+        assert one.user_changed("mia") in (when, before)
+        one.append("mia", records(1, 2))
+        assert one.user_changed("mia") in (when, before), "it has only grown"
+        one.set_aside("mia", b"refused")
+        assert one.user_changed("mia") >= before
+        if Capability.ARCHIVAL in self.capabilities:
+            other.set_changed("mia", when)
+            one.archive("mia", "refund")
+            assert one.user_changed("mia") >= before
+            other.set_changed("mia", when)
+            assert one.append("mia", records(0, 3)).stored == 1, "what is known of archives goes by no time"
+
+    def test_when_users_were_added_can_be_set_until_the_next_or_stays(self, servers: OpenServers) -> None:
+        one, other = servers()
+        when = 1_705_314_600_123_456_789
+        for user in ("mia", "noah"):
+            one.append(user, records(0, 1))
+        before = one.users_changed()
+        other.set_changed(None, when)
+        assert one.users_changed() == other.users_changed()
+        assert one.users_changed() in (when, before)
+        one.append("zoe", records(0, 1))
+        assert one.users_changed() >= before
+
+    def test_nobody_becomes_a_user_by_a_time(self, backend: Backend) -> None:
+        with suppress(NotFound):
+            backend.set_changed("nobody", 1)
+        assert list(backend.users()) == []
+        assert backend.user_changed("nobody") == 0

@@ -37,13 +37,15 @@ from potofs.backends.filesystem.conversations import (
     must_be_there,
     must_exist,
 )
+from potofs.backends.filesystem.copying import Copies
 from potofs.backends.filesystem.fence import FenceFile
+from potofs.backends.filesystem.folders import Folders
 from potofs.backends.filesystem.index import Contents, Index
 from potofs.backends.filesystem.layout import DIRECTORY_MODE, Layout
 from potofs.backends.filesystem.lock import UserLocks
 from potofs.backends.filesystem.running import Running
 from potofs.backends.filesystem.sync import GroupSync, sync_directory
-from potofs.backends.wording import gone_on
+from potofs.backends.wording import gone_on, no_user
 from potofs.config import FilesystemSettings, Where
 from potofs.errors import AlreadyExists, NotFound, Unsupported, WouldBlock
 
@@ -63,6 +65,7 @@ class FilesystemBackend(Backend):
         self._layout = Layout(where.place)
         self._locks = UserLocks(self._layout.lock, self._settings.lock_timeout_ms)
         self._fence = FenceFile(self._layout)
+        self._folders = Folders(self._layout, self._fence)
         self._conversations = Conversations(self._layout)
         self._index = Index(
             scan,
@@ -83,6 +86,17 @@ class FilesystemBackend(Backend):
             self._archives,
             self._accounts,
             keeps_empty=self._settings.foreign_writers,
+        )
+        self._copies = Copies(
+            self._layout,
+            self._folders,
+            self._running,
+            self._index,
+            self._archives,
+            self._archiving,
+            self._syncs,
+            self._changing,
+            durable=self._durable,
         )
         self._checks = Checks(
             self._layout,
@@ -139,11 +153,18 @@ class FilesystemBackend(Backend):
                 raise
         self._accounts.count_at_rest(user)
         if self._durable:
-            self._sync_folders(user)
+            self._folders.sync(user)
 
     def user_changed(self, user: str) -> int:
-        folders = (self._layout.dialogs(user), self._layout.archived(user), self._layout.rejected(user))
-        return max(map(files.changed, folders))
+        return max(map(files.changed, self._layout.changing(user)))
+
+    def set_changed(self, user: str | None, when_ns: int) -> None:
+        if user is None:
+            self._folders.set_users_changed(when_ns)
+        elif not self.has_user(user):
+            raise no_user(user)
+        else:
+            self._copies.set_changed(user, when_ns)
 
     def read_profile(self, user: str) -> bytes:
         try:
@@ -151,6 +172,14 @@ class FilesystemBackend(Backend):
                 return profile.read_all()
         except FileNotFoundError:
             return b""
+
+    def profile_changed(self, user: str) -> int:
+        return files.changed(self._layout.profile(user))
+
+    def put_profile(self, user: str, profile: bytes, mtime_ns: int) -> None:
+        if not self.has_user(user):
+            raise no_user(user)
+        self._copies.put_profile(user, profile, mtime_ns)
 
     # Conversations
 
@@ -163,7 +192,7 @@ class FilesystemBackend(Backend):
     def append(self, user: str, records: Sequence[Record], *, wait: bool = True) -> Appended:
         if not wait and self._accounts.is_behind(user):
             raise WouldBlock(f"user {user!r}: archives have to be counted")
-        self._make_folders(user, wait=wait)
+        self._folders.make(user, wait=wait)
         descriptor = None
         try:
             with self._changing(user, wait=wait) as change:
@@ -189,7 +218,7 @@ class FilesystemBackend(Backend):
                 self._syncs.sync(descriptor)
                 if not contents.is_named:
                     # Whoever made the file may have been killed before its name was durable.
-                    self._sync_folders(user)
+                    self._folders.sync(user)
                     contents.is_named = True
         finally:
             if descriptor is not None:
@@ -208,7 +237,7 @@ class FilesystemBackend(Backend):
                 self._syncs.sync(reader.fileno())
         with suppress(FileNotFoundError):
             sync_directory(self._layout.archived(user))
-            self._sync_folders(user)
+            self._folders.sync(user)
 
     def set_times(self, user: str, archive: str | None, mtime_ns: int) -> None:
         self.stat(user, archive)
@@ -232,7 +261,7 @@ class FilesystemBackend(Backend):
     ) -> str:
         self.stat(user)
         # Another program may have made the user's folders, and not this one.
-        self._make_folders(user, wait=wait)
+        self._folders.make(user, wait=wait)
         with self._changing(user, wait=wait) as change:
             now = self.stat(user)
             if idle_since_ns is not None and now.mtime_ns > idle_since_ns:
@@ -277,21 +306,30 @@ class FilesystemBackend(Backend):
     # Copying
 
     def put_archive(self, user: str, name: str, data: bytes, mtime_ns: int) -> None:
-        self._put(user, name, data, mtime_ns)
+        self._copies.put(user, name, data, mtime_ns)
 
     def put_current(self, user: str, data: bytes, mtime_ns: int) -> None:
-        self._put(user, None, data, mtime_ns)
+        self._copies.put(user, None, data, mtime_ns)
+
+    def extend(self, user: str, seen: Stat, data: bytes, mtime_ns: int) -> bool:
+        self.stat(user)
+        return self._copies.extend(user, seen, data, mtime_ns)
 
     # What could not become a message
 
-    def set_aside(self, user: str, data: bytes) -> str:
-        """Whatever the fence is: these bytes were taken in before, and are nowhere else."""
+    def set_aside(self, user: str, data: bytes, name: str | None = None, *, mtime_ns: int | None = None) -> str:
+        """Without a name whatever the fence is: these bytes were taken in before, and are nowhere else."""
+        if name is not None:
+            self._copies.set_aside(user, name, data, mtime_ns)
+            return name
         is_new = not self.has_user(user)
         with must_be_there(self._layout):
             files.make_directories(self._layout.rejected(user), below=self._layout.users, durable=self._durable)
         if is_new:
             self._accounts.count_at_rest(user)
-        return self._archives.name_aside(user, lambda path: files.create_whole(path, data, durable=self._durable))
+        return self._archives.name_aside(
+            user, lambda path: files.create_whole(path, data, mtime_ns=mtime_ns, durable=self._durable)
+        )
 
     def set_asides(self, user: str) -> list[Archived]:
         return self._conversations.set_asides(user)
@@ -393,39 +431,9 @@ class FilesystemBackend(Backend):
     def _durable(self) -> bool:
         return self._settings.fsync != "never"
 
-    def _make_folders(self, user: str, *, wait: bool = True) -> None:
-        archived = self._layout.archived(user)
-        if not os.path.isdir(archived):
-            with self._fence.open_for_users(wait=wait), must_be_there(self._layout):
-                # Whoever needs it durable calls `_sync_folders` in the end: here it may be somebody else who made them.
-                files.make_directories(archived, below=self._layout.users, durable=False)
-
-    def _sync_folders(self, user: str) -> None:
-        """Makes durable where a user's conversations are, up to the folder of all users."""
-        for folder in (self._layout.dialogs(user), self._layout.user(user), self._layout.users):
-            sync_directory(folder)
-
     def _reaches_threshold(self, contents: Contents, more: int = 0) -> bool:
         return 0 < self._settings.archive_at <= contents.count + more
 
     def _is_left_alone(self, user: str, archive: str) -> bool:
         """Whether no program that takes no lock can be expected to write to an archive."""
         return not self._settings.foreign_writers or time.time_ns() - self.stat(user, archive).ctime_ns > _LEFT_ALONE
-
-    def _put(self, user: str, archive: str | None, data: bytes, mtime_ns: int) -> None:
-        self._make_folders(user)
-        path = self._layout.conversation(user, archive)
-        with self._changing(user, wait=True):
-            if archive is None:
-                self._archiving.make_way(user, swap=False)
-            else:
-                self._archives.refuse_taken(user, archive)
-            try:
-                files.create_whole(path, data, mtime_ns=mtime_ns, durable=self._durable)
-            except FileExistsError:
-                raise is_there(user, archive) from None
-            if archive is not None:
-                self._archives.touch(user)
-            self._index.forget(user)
-        if self._durable:
-            self._sync_folders(user)

@@ -88,5 +88,9 @@ class Layout:
         """The file whose number an archive has that is compressed."""
         return f"{self.archived(user)}/.{token.hex()}{NUMBER}"
 
+    def changing(self, user: str) -> tuple[str, str, str]:
+        """The folders whose names say when something of the user came, went or was renamed."""
+        return self.dialogs(user), self.archived(user), self.rejected(user)
+
     def set_aside(self, user: str, name: str) -> str:
         return f"{self.rejected(user)}/{names.archive_file(name)}"

@@ -3,7 +3,9 @@
 The caller holds the user's lock.
 """
 
+import errno
 import os
+from contextlib import suppress
 
 from potofs.backends.base import RECORD_END, Record, seam
 from potofs.backends.filesystem import files
@@ -68,6 +70,38 @@ class Running:
         # Torn bytes before it have an end now, and what that makes of them only the bytes can say; or another
         # program appended meanwhile.
         return self._index.current(user, descriptor)
+
+    def extend(self, user: str, descriptor: int, data: bytes, mtime_ns: int) -> Contents:
+        """Appends a copy's bytes as they are and sets the file's time, and returns what the conversation holds then.
+
+        Raises OSError: where failed appends are undone it is as it was then, its time too.
+        """
+        before = os.fstat(descriptor)
+        with files.naming(self._layout.conversation(user, None)):
+            end = before.st_size
+            try:
+                if data:
+                    end = files.append_whole(descriptor, data, cut_back=self._cut_back)
+                os.utime(descriptor, ns=(mtime_ns, mtime_ns))
+            except BaseException:
+                self._undo(descriptor, before, end)
+                raise
+            if end != before.st_size + len(data):
+                raise OSError(
+                    errno.EIO,
+                    "a program that takes no lock appended at the same time: its bytes stand before what was to be "
+                    "added, and nothing is lost; compare it with the copy",
+                )
+        return self._index.current(user, descriptor)
+
+    def _undo(self, descriptor: int, before: os.stat_result, end: int) -> None:
+        """Makes a file that ends at `end` what it was before; not if another program has appended meanwhile."""
+        if self._cut_back and os.fstat(descriptor).st_size == end > before.st_size:
+            os.ftruncate(descriptor, before.st_size)
+        if os.fstat(descriptor).st_size == before.st_size:
+            # Whoever may not set it to one time may not set it to another.
+            with suppress(OSError):
+                os.utime(descriptor, ns=(before.st_atime_ns, before.st_mtime_ns))
 
     def write_again(self, user: str, descriptor: int) -> None:
         """Brings a file back from a failed sync.

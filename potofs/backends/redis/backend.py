@@ -1,15 +1,14 @@
 """The Redis backend: conversations as strings in Redis, each change one script.
 
-`keys.py` says what lies where, the `.lua` files what changes it, `changes.py` how they are called, `reading.py` how
-bytes are read, `connection.py` how servers are reached and what happens when they are not.
+`keys.py` says what lies where, the `.lua` files what changes it, `changes.py` how they are called, `copying.py` how
+whole bytes are brought, `reading.py` how they are read, `connection.py` how servers are reached and what happens when
+they are not.
 
 Durability is the server's: what it has acknowledged is as safe as its `appendfsync`, and its replicas, make it.
 """
 
-import os
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
 
 import msgspec
 
@@ -30,10 +29,11 @@ from potofs.backends.base import (
     Usage,
 )
 from potofs.backends.redis import health, scripts
-from potofs.backends.redis.changes import Changes, Figures, Refusal, Seen
+from potofs.backends.redis.changes import NO_FIGURES, Changes, Seen, text_of
 from potofs.backends.redis.checking import Checks
 from potofs.backends.redis.connection import Argument, Link
-from potofs.backends.redis.keys import SHARDS, Keys, number, shard_of_user
+from potofs.backends.redis.copying import Copies
+from potofs.backends.redis.keys import SHARDS, Keys, nobody, number, shard_of_user
 from potofs.backends.redis.reading import (
     RUNNING,
     ConversationReader,
@@ -43,16 +43,12 @@ from potofs.backends.redis.reading import (
     running_stat,
 )
 from potofs.backends.redis.wording import explained, named, spelled, too_large
-from potofs.backends.wording import gone_on, not_found, nothing_aside, taken
+from potofs.backends.wording import gone_on, no_user, not_found, nothing_aside, taken, taken_aside
 from potofs.config import RedisSettings, Where
-from potofs.errors import AlreadyExists, ConfigError, NotFound, PotofsError, Unreachable
+from potofs.errors import AlreadyExists, ConfigError, NotFound, Unreachable
 
 _BLOCK = 4096
 _FORMAT = 1
-# Bytes that go to a server in one command.
-_PIECE = 4 << 20
-# What a string in Redis can hold (bytes).
-_LARGEST = 512 << 20
 # Shards whose users are asked for together, and how many users an answer has about.
 _SHARDS_AT_ONCE = 32
 _USERS_AT_ONCE = 500
@@ -76,6 +72,7 @@ class RedisBackend(Backend):
         self._keys = Keys(self._settings.key_prefix)
         self._link = Link(where, self._settings)
         self._changes = Changes(self._link, self._keys, scan)
+        self._copies = Copies(self._link, self._keys, self._changes, str(where))
         self._checks = Checks(self._link, self._keys, self._changes)
 
     def prepare(self, *, create: bool) -> None:
@@ -128,9 +125,23 @@ class RedisBackend(Backend):
     def user_changed(self, user: str) -> int:
         return int(self._link.command("HGET", self._keys.user(user), "changed") or 0)
 
+    def set_changed(self, user: str | None, when_ns: int) -> None:
+        if user is None:
+            self._changes.set_users_changed(when_ns)
+            return
+        with explained(missing=lambda: no_user(user)):
+            self._changes.do("set_changed", user, lambda _: ((), (when_ns,)))
+
     def read_profile(self, user: str) -> bytes:
         profile: bytes | None = self._link.command("HGET", self._keys.user(user), "profile")
         return profile or b""
+
+    def profile_changed(self, user: str) -> int:
+        return int(self._link.command("HGET", self._keys.user(user), "profile_changed") or 0)
+
+    def put_profile(self, user: str, profile: bytes, mtime_ns: int) -> None:
+        with explained(missing=lambda: no_user(user)):
+            self._changes.do("put_profile", user, lambda _: ((), (profile, mtime_ns)))
 
     # Conversations
 
@@ -162,15 +173,15 @@ class RedisBackend(Backend):
             if seen.seal:
                 size, between, (count, first, last, fingerprints) = seen.seal
                 sealed = (size, between, count, first, last, len(fingerprints), *fingerprints)
-            conversation = seen.current or seen.new or _nobody(shard)
+            conversation = seen.current or seen.new or nobody(shard)
             return (
                 self._keys.bytes(conversation),
                 self._keys.known(conversation),
-                self._keys.known(seen.newest or _nobody(shard)),
+                self._keys.known(seen.newest or nobody(shard)),
             ), (
-                _text(seen.current),
-                _text(seen.new),
-                _text(seen.newest),
+                text_of(seen.current),
+                text_of(seen.new),
+                text_of(seen.newest),
                 self._settings.archive_at,
                 name,
                 *sealed,
@@ -201,7 +212,13 @@ class RedisBackend(Backend):
                 raise exists
             return
         with explained(exists=lambda: exists):
-            self._put("current", user, "", data, mtime_ns, self._changes.figures(data))
+            self._copies.put("current", user, "", data, mtime_ns, self._changes.figures(data))
+
+    def extend(self, user: str, seen: Stat, data: bytes, mtime_ns: int) -> bool:
+        if self.stat(user)[:2] != seen[:2]:
+            return False
+        with explained(full=lambda: too_large(user)):
+            return self._copies.extend(user, seen, data, mtime_ns)
 
     # Archives
 
@@ -217,9 +234,9 @@ class RedisBackend(Backend):
         idle_since = "" if idle_since_ns is None else idle_since_ns
 
         def wanted(seen: Seen) -> tuple[Sequence[Argument], Sequence[Argument]]:
-            nobody = _nobody(shard)
-            keys = (self._keys.known(seen.current or nobody), self._keys.known(seen.newest or nobody))
-            return keys, (_text(seen.current), _text(seen.newest), entry_name, base, idle_since)
+            nothing = nobody(shard)
+            keys = (self._keys.known(seen.current or nothing), self._keys.known(seen.newest or nothing))
+            return keys, (text_of(seen.current), text_of(seen.newest), entry_name, base, idle_since)
 
         with explained(
             missing=lambda: not_found(user, None), exists=lambda: taken(user, str(name)), stale=lambda: gone_on(user)
@@ -243,13 +260,16 @@ class RedisBackend(Backend):
 
     def put_archive(self, user: str, name: str, data: bytes, mtime_ns: int) -> None:
         with explained(exists=lambda: taken(user, name)):
-            self._put("archive", user, spelled(name), data, mtime_ns, self._changes.figures(data))
+            self._copies.put("archive", user, spelled(name), data, mtime_ns, self._changes.figures(data))
 
     # What could not become a message
 
-    def set_aside(self, user: str, data: bytes) -> str:
-        name = times.compact(time.time_ns())
-        return named(self._put("aside", user, name, data, None, Figures(0, "", "", [])))
+    def set_aside(self, user: str, data: bytes, name: str | None = None, *, mtime_ns: int | None = None) -> str:
+        if name is None:
+            base = times.compact(time.time_ns())
+            return named(self._copies.put("aside", user, base, data, mtime_ns, NO_FIGURES))
+        with explained(exists=lambda: taken_aside(user, name)):
+            return named(self._copies.put("named aside", user, spelled(name), data, mtime_ns, NO_FIGURES))
 
     def set_asides(self, user: str) -> list[Archived]:
         return self._listed(self._keys.asides(user))
@@ -285,24 +305,7 @@ class RedisBackend(Backend):
         return self._checks.place(repair) if user is None else self._checks.user(user, repair)
 
     def rewrite(self, user: str, archive: str | None, seen: Stat, data: bytes, *, was: bytes | None = None) -> bool:
-        entry_name = "" if archive is None else spelled(archive)
-        if seen.id % SHARDS != shard_of_user(user):
-            return False  # It never was this user's.
-        count, first, last, fingerprints = self._changes.figures(data)
-        old = (self._keys.bytes(seen.id), self._keys.known(seen.id))
-
-        def wanted(known: Seen) -> tuple[Sequence[Argument], Sequence[Argument]]:
-            conversation = known.new or _nobody(shard_of_user(user))
-            keys = (staged, self._keys.bytes(conversation), self._keys.known(conversation), *old)
-            arguments = (entry_name, seen.id, seen.size, conversation, len(data), count, first, last)
-            return keys, (*arguments, conversation // SHARDS, *fingerprints)
-
-        try:
-            with self._staged(user, data) as staged:
-                self._changes.do("rewrite", user, wanted)
-        except Refusal:
-            return False
-        return True
+        return self._copies.rewrite(user, "" if archive is None else spelled(archive), seen, data)
 
     # The place
 
@@ -357,50 +360,6 @@ class RedisBackend(Backend):
 
     # Inside
 
-    def _put(self, kind: str, user: str, name: str, data: bytes, mtime_ns: int | None, figures: Figures) -> str:
-        """Brings whole bytes and then, in one change, gives them a number and a name; returns the name."""
-        nobody = _nobody(shard_of_user(user))
-        mtime = "" if mtime_ns is None else mtime_ns
-
-        def wanted(seen: Seen) -> tuple[Sequence[Argument], Sequence[Argument]]:
-            conversation = seen.new or nobody
-            of_new = (self._keys.bytes(conversation), self._keys.known(conversation))
-            keys = (staged, *of_new, self._keys.known(seen.newest or nobody))
-            count, first, last, fingerprints = figures
-            arguments = (kind, conversation, len(data), name, mtime, count, first, last, _text(seen.newest))
-            return keys, (*arguments, conversation // SHARDS, *fingerprints)
-
-        is_aside = kind == "aside"
-        index = self._keys.asides(user) if is_aside else None
-        with self._staged(user, data) as staged:
-            # What was refused is kept whatever the fence is, or it would be lost.
-            return self._changes.do("put", user, wanted, index=index, fenced=not is_aside)
-
-    @contextmanager
-    def _staged(self, user: str, data: bytes) -> Iterator[str]:
-        """A key with these bytes, for a script to give them a number; whatever goes wrong, it is removed.
-
-        Not yet under a number: if a master was replaced since it was counted, that might be another's already.
-        """
-        if len(data) > _LARGEST:
-            raise too_large(user)
-        key = self._keys.staged(shard_of_user(user), os.urandom(12).hex())
-        try:
-            if not data:
-                # So that there is something under its number.
-                self._link.command("SET", key, b"")
-            for offset in range(0, len(data), _PIECE):
-                # Not APPEND: done twice, this leaves the same.
-                self._link.command("SETRANGE", key, offset, data[offset : offset + _PIECE])
-            yield key
-        except BaseException as error:
-            # If the change is done, whoever is told, they are not under this key any more.
-            with suppress(OSError, PotofsError):
-                self._link.command("UNLINK", key)
-            if isinstance(error, Refusal) and error.reason == "missing":
-                raise Unreachable(f"{self._where}: another master has taken over while this was stored") from None
-            raise
-
     def _set_aside(self, user: str, name: str) -> Stat:
         entry = self._link.command("HGET", self._keys.asides(user), spelled(name))
         if not entry:
@@ -413,12 +372,3 @@ class RedisBackend(Backend):
             stat = Entry.parse(text).stat
             found.append(Archived(named(name.decode()), stat, stat.size))
         return found
-
-
-def _text(conversation: int) -> str:
-    return str(conversation) if conversation else ""
-
-
-def _nobody(shard: int) -> int:
-    """A number that no conversation of the shard has, for a key that has to be given."""
-    return number(0, shard)

@@ -12,8 +12,8 @@
 --   number COUNT         the new conversation needs another number, this one for example; it is not given away yet
 --   scan CONVERSATION    the fingerprints of its messages are needed (learn.lua)
 --   seal CONVERSATION SIZE      it does not end in a record's end
---   missing, exists, stale, full   what a change is about is not there, is there already, was appended to meanwhile,
---                        would become too large
+--   missing, exists, stale, changed, full   what a change is about is not there, is there already, was appended to
+--                        meanwhile, is not as it was seen, would become too large
 
 local SHARD, USERS, ANSWERS, USER, ARCHIVES = KEYS[1], KEYS[2], {KEYS[3], KEYS[4]}, KEYS[5], KEYS[6]
 local TOKEN, SINCE, NAME, CHANNEL = ARGV[1], tonumber(ARGV[2]), ARGV[3], ARGV[4]

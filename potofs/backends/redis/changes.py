@@ -41,6 +41,9 @@ class Figures(NamedTuple):
     fingerprints: list[Fingerprint]
 
 
+NO_FIGURES = Figures(0, "", "", [])
+
+
 class Seal(NamedTuple):
     """How a conversation that does not end in a record's end goes on."""
 
@@ -62,7 +65,7 @@ class Seen(NamedTuple):
 
 
 class Refusal(Exception):
-    """A script's answer that is for the caller to explain: missing, exists, stale, full."""
+    """A script's answer that is for the caller to explain: missing, exists, stale, full, changed."""
 
     def __init__(self, reason: str) -> None:
         super().__init__(reason)
@@ -154,6 +157,18 @@ class Changes:
                     f"others were changing the same for {self._link.timeout:g} s, and nothing was changed"
                 )
 
+    def set_users_changed(self, when_ns: int) -> None:
+        """Sets when a user was last added, in each shard; done again, it completes what was interrupted.
+
+        Raises Fenced, and what a Link raises. No replica is waited for: it is a time that is shown, and nothing is
+        decided by it.
+        """
+        for shard in range(SHARDS):
+            answer = self._link.script(scripts.set_users_changed(), (self._keys.shard(shard),), (when_ns,))[0]
+            match answer:
+                case [b"fenced", fence]:
+                    msgspec.json.decode(fence, type=Fence).check()
+
     def seen(self, user: str) -> Seen:
         """What was seen of a user last."""
         with self._guard:
@@ -186,3 +201,8 @@ class Changes:
         between = seam(data[-len(RECORD_END) :])
         seal = Seal(size, between, self.figures(data + between))
         self.note(user, self.seen(user)._replace(seal=seal))
+
+
+def text_of(conversation: int) -> str:
+    """A conversation's number as scripts have it: empty if there is none."""
+    return str(conversation) if conversation else ""

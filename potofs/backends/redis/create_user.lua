@@ -7,6 +7,6 @@ if user.changed ~= '' then
   return {'exists'}
 end
 
-redis.call('HSET', USER, 'profile', ARGV[5])
+redis.call('HSET', USER, 'profile', ARGV[5], 'profile_changed', now)
 ensure_user()
 return done('')

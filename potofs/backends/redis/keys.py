@@ -10,8 +10,8 @@ that a cluster keeps them together, and one script can change them as a whole. `
                                                    away, the number of changes
     poto:dialogue:{ab}:users               set     the ids of its users
     poto:dialogue:{ab}:answers:0 and :1    hash    what the last changes answered, by their tokens, in two halves
-    poto:dialogue:{ab}:user:mia            hash    profile; the running conversation's number, size and times; which
-                                                   archive is the newest
+    poto:dialogue:{ab}:user:mia            hash    profile, and when it was written; the running conversation's number,
+                                                   size and times; which archive is the newest
     poto:dialogue:{ab}:archives:mia        hash    name -> `number mtime ctime size messages`
     poto:dialogue:{ab}:asides:mia          hash    the same of what was set aside
     poto:dialogue:{ab}:bytes:427           string  a conversation's bytes, under its number
@@ -46,6 +46,11 @@ def shard_of_user(user: str) -> int:
 def number(count: int, shard: int) -> int:
     """The number of the shard's conversation `count`; below 2^63 for longer than there will be any memory."""
     return count * SHARDS + shard
+
+
+def nobody(shard: int) -> int:
+    """A number that no conversation of the shard has, for a key that has to be given."""
+    return number(0, shard)
 
 
 class Keys:

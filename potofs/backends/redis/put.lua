@@ -1,7 +1,8 @@
 -- Makes bytes that are there already, staged, a conversation or what was set aside, under a new number.
 --
 -- KEYS       7 staged  8 bytes  9 known (of the new conversation)  10 known (of the newest archive)
--- ARGV       5 current, archive or aside  6 its number  7 its size  8 its name, or for one aside what it begins with
+-- ARGV       5 current, archive, aside or named aside  6 its number  7 its size
+--            8 its name, or for one aside what it begins with
 --            9 mtime or empty: now  10 messages  11 first  12 last time or empty  13 newest archive or empty
 --            14 its number's count  15… fingerprints
 -- Answer     its name
@@ -12,7 +13,7 @@ local mtime = ARGV[9] ~= '' and ARGV[9] or now
 if KIND == 'current' and user.current ~= '' then
   return {'exists'}
 end
-if KIND == 'archive' and redis.call('HEXISTS', ARCHIVES, NAME_OF) == 1 then
+if (KIND == 'archive' or KIND == 'named aside') and redis.call('HEXISTS', ARCHIVES, NAME_OF) == 1 then
   return {'exists'}
 end
 if KIND == 'archive' and user.newest ~= ARGV[13] then
@@ -29,7 +30,7 @@ end
 redis.call('RENAME', KEYS[7], KEYS[8])
 ensure_user()
 user.changed = now
-if KIND == 'aside' then
+if KIND == 'aside' or KIND == 'named aside' then
   local name = first_free(NAME_OF)
   redis.call('HSET', ARCHIVES, name, entry_of(NUMBER, mtime, now, SIZE, 0))
   return done(name)

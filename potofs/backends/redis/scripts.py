@@ -33,6 +33,11 @@ def log() -> Script:
     return _script("log")
 
 
+def set_users_changed() -> Script:
+    """The script that sets when a user of a shard was last added."""
+    return _script("set_users_changed")
+
+
 def entries() -> Script:
     """The script that reads what is stored of users of a shard."""
     return _script("entries")
