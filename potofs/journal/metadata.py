@@ -4,11 +4,12 @@ Stored are only `createdAt` and `preferences`; everything else is derived when s
 of the design document.
 """
 
+from contextlib import suppress
 from typing import Any
 
 from potofs import times
 from potofs.backends.base import Backend
-from potofs.errors import InvalidMessage
+from potofs.errors import InvalidMessage, NotFound
 from potofs.journal import reading, values, yamldoc
 from potofs.journal.summary import Summaries
 
@@ -16,6 +17,18 @@ from potofs.journal.summary import Summaries
 def new_profile(user: str) -> bytes:
     """What is stored of a user who has just been made."""
     return values.block({"userId": user, "createdAt": times.now()}).encode()
+
+
+def changed(backend: Backend, user: str) -> int:
+    """When what the file shows changed last (nanoseconds since 1970); 0 if nobody can tell.
+
+    Of what has times that a copy keeps, so that the file of a restored user has the time that it had.
+    """
+    when = [backend.profile_changed(user)]
+    # The running one first: archived meanwhile, it is seen twice; the other way round it might be missed.
+    with suppress(NotFound):
+        when.append(backend.stat(user).mtime_ns)
+    return max(when + [archive.stat.mtime_ns for archive in backend.archives(user)])
 
 
 def render(backend: Backend, summaries: Summaries, user: str) -> bytes:

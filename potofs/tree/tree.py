@@ -11,6 +11,7 @@ from contextlib import suppress
 
 from potofs.backends.base import Capability, Reader, Snapshot, Stat, Usage
 from potofs.errors import InvalidName, NotFound, NotPermitted, Stale
+from potofs.journal import metadata
 from potofs.journal.appending import Appender
 from potofs.journal.journal import DialogueJournal
 from potofs.tree import nodes
@@ -215,8 +216,8 @@ class Tree:
             return self.attributes_of(node, contents.stat())
 
     def _metadata(self, node: Node) -> Reader:
-        changed = self._of_user(node).mtime_ns
-        with suppress(NotFound):
-            changed = max(changed, self._backend.stat(node.user).mtime_ns)
+        self._of_user(node)
+        # Before it is made: what changes meanwhile has a later time.
+        changed = metadata.changed(self._backend, node.user)
         data = self._journal.user_metadata(node.user)
         return Snapshot(data, Stat(virtual_inode(node), len(data), changed, changed))
