@@ -272,7 +272,127 @@ class NeverSetsTimesByItself(ShelfBackend):
         return done
 
 
+class KeepsTheFirstProfile(ShelfBackend):
+    def put_profile(self, user: str, profile: bytes, mtime_ns: int) -> None:
+        super().put_profile(user, self.read_profile(user) or profile, mtime_ns)
+
+
+class MakesUsersWithTheirProfile(ShelfBackend):
+    def put_profile(self, user: str, profile: bytes, mtime_ns: int) -> None:
+        with self.lock:
+            self.shelf.fence.check()
+            self.made(user)
+            super().put_profile(user, profile, mtime_ns)
+
+
+class PutsProfilesBehindTheFence(ShelfBackend):
+    def put_profile(self, user: str, profile: bytes, mtime_ns: int) -> None:
+        found = self.known(user)
+        found.profile, found.profile_changed = profile, mtime_ns
+
+
+class SetsChangesInSeconds(ShelfBackend):
+    def set_changed(self, user: str | None, when_ns: int) -> None:
+        super().set_changed(user, when_ns // 10**9 * 10**9)
+
+
+class MakesUsersByTheirTime(ShelfBackend):
+    def set_changed(self, user: str | None, when_ns: int) -> None:
+        if user is not None:
+            self.made(user)
+        super().set_changed(user, when_ns)
+
+
+class RemembersArchivesByTheirTime(ShelfBackend):
+    """Counts anew only when its users have changed, by the times that they say."""
+
+    def __init__(self, where: Where, scan: Any) -> None:
+        super().__init__(where, scan)
+        self.counted: dict[tuple[int, ...], Totals] = {}
+
+    def totals(self) -> Totals:
+        return self.counted.setdefault(tuple(user.changed for user in self.shelf.users.values()), super().totals())
+
+
+# Copies that go on
+
+
+class ExtendsWithASeam(ShelfBackend):
+    def extend(self, user: str, seen: Stat, data: bytes, mtime_ns: int) -> bool:
+        return super().extend(user, seen, seam(self.item(user, None).data) + data, mtime_ns)
+
+
+class ExtendsWithoutCounting(ShelfBackend):
+    def extend(self, user: str, seen: Stat, data: bytes, mtime_ns: int) -> bool:
+        marks = self.item(user, None).marks
+        done = super().extend(user, seen, data, mtime_ns)
+        self.item(user, None).marks = marks
+        return done
+
+
+class ExtendsAtThePresentTime(ShelfBackend):
+    def extend(self, user: str, seen: Stat, data: bytes, mtime_ns: int) -> bool:
+        return super().extend(user, seen, data, time.time_ns())
+
+
+class ExtendsWhateverIsThere(ShelfBackend):
+    def extend(self, user: str, seen: Stat, data: bytes, mtime_ns: int) -> bool:
+        return super().extend(user, self.stat(user), data, mtime_ns)
+
+
+class ExtendsWhatIsNotThere(ShelfBackend):
+    def extend(self, user: str, seen: Stat, data: bytes, mtime_ns: int) -> bool:
+        with suppress(AlreadyExists):
+            self.put_current(user, data, mtime_ns)
+            return True
+        return super().extend(user, seen, data, mtime_ns)
+
+
+class ExtendsAsFarAsItLooked(ShelfBackend):
+    def extend(self, user: str, seen: Stat, data: bytes, mtime_ns: int) -> bool:
+        item = self.item(user, None)
+        if item.stat()[:2] != seen[:2]:
+            return False
+        before = item.data
+        time.sleep(0.01)
+        item.kept, item.mtime_ns = (before + data, False), mtime_ns
+        return True
+
+
+class ExtendsBehindTheFence(ShelfBackend):
+    def extend(self, user: str, seen: Stat, data: bytes, mtime_ns: int) -> bool:
+        item = self.item(user, None)
+        item.kept = (item.data + data, False)
+        return True
+
+
 # Setting aside
+
+
+class ReplacesWhatWasSetAside(ShelfBackend):
+    def set_aside(self, user: str, data: bytes, name: str | None = None, *, mtime_ns: int | None = None) -> str:
+        if name is not None and self.has_user(user):
+            self.shelf.users[user].asides.pop(name, None)
+        return super().set_aside(user, data, name, mtime_ns=mtime_ns)
+
+
+class SetsAsideUnderAnyName(ShelfBackend):
+    def set_aside(self, user: str, data: bytes, name: str | None = None, *, mtime_ns: int | None = None) -> str:
+        made = super().set_aside(user, data)
+        if name is None:
+            return made
+        asides = self.shelf.users[user].asides
+        asides[name] = asides.pop(made)
+        return name
+
+
+class SetsCopiesAsideBehindTheFence(ShelfBackend):
+    def set_aside(self, user: str, data: bytes, name: str | None = None, *, mtime_ns: int | None = None) -> str:
+        fence, self.shelf.fence = self.shelf.fence, Fence()
+        try:
+            return super().set_aside(user, data, name, mtime_ns=mtime_ns)
+        finally:
+            self.shelf.fence = fence
 
 
 class SetsAsideUnderOneName(ShelfBackend):

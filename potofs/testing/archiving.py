@@ -213,6 +213,15 @@ class RetryingAfterArchiving(Suite):
             assert server.append("mia", records(0, 2)).stored == 0
             assert server.append("mia", records(2, 3)).stored == (server is both[0])
 
+    def test_what_is_known_of_archives_goes_by_no_time_that_can_be_set(self, servers: OpenServers) -> None:
+        one, other = servers()
+        for number, name in enumerate(["older", "newest"]):
+            other.append("mia", records(number, number + 1))
+            other.archive("mia", name)
+            other.set_changed("mia", 1_705_314_600_123_456_789)
+            assert one.append("mia", records(number, number + 1)).stored == 0
+            assert one.totals()[1:4] == (0, number + 1, number + 1)
+
     def test_a_conversation_that_nothing_was_appended_to_is_none(self, backend: Backend) -> None:
         backend.append("mia", records(0, 1))
         backend.archive("mia", "one")

@@ -2,6 +2,7 @@
 
 import itertools
 from collections.abc import Iterator
+from contextlib import suppress
 
 import pytest
 from hypothesis import HealthCheck, seed, settings
@@ -9,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 
 from potofs.backends.base import Backend, Capability, Record, Totals
-from potofs.errors import AlreadyExists, NotFound
+from potofs.errors import AlreadyExists, NotFound, Unsupported
 from potofs.testing.records import joined, record, stored
 from potofs.testing.suite import OpenServers, Suite
 
@@ -183,6 +184,18 @@ class _Steps(RuleBasedStateMachine):
         else:
             self.servers[server].put_current(user.name, joined(copied), when)
             user.current, user.current_id = copied, None
+
+    @rule(server=_servers, at=_users, first=_numbers, count=st.integers(0, 9), when=_when)
+    def extend(self, server: int, at: int, first: int, count: int, when: int) -> None:
+        user, copied = self.users[at], _messages(first, count)
+        if not user.current:
+            return
+        seen = self.servers[1 - server].stat(user.name)
+        with suppress(Unsupported):
+            assert self.servers[server].extend(user.name, seen, joined(copied), when)
+            assert self.servers[1 - server].stat(user.name).mtime_ns == when
+            # Where it is rewritten for that, it has another number then.
+            user.current, user.current_id = user.current + copied, None
 
     @rule(server=_servers, at=_users, when=_when, data=st.data())
     def set_times(self, server: int, at: int, when: int, data: st.DataObject) -> None:
