@@ -216,8 +216,7 @@ class RetryingAfterArchiving(Suite):
     def test_what_is_known_of_archives_goes_by_no_time_that_can_be_set(self, servers: OpenServers) -> None:
         one, other = servers()
         for number, name in enumerate(["older", "newest"]):
-            other.append("mia", records(number, number + 1))
-            other.archive("mia", name)
+            other.put_archive("mia", name, joined(records(number, number + 1)), number)
             other.set_changed("mia", 1_705_314_600_123_456_789)
             assert one.append("mia", records(number, number + 1)).stored == 0
             assert one.totals()[1:4] == (0, number + 1, number + 1)
