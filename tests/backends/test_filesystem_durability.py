@@ -174,6 +174,40 @@ def test_a_copy_and_a_new_user_are_durable_with_their_folders(on_files: Callable
     assert disk.take()[1:] == ["noah", "noah/dialogs", "noah", "."]
 
 
+def test_a_copy_that_goes_on_and_a_profile_are_durable(on_files: Callable[..., Backend], disk: Disk) -> None:
+    backend = on_files(fsync="close")
+    backend.append("mia", records(0, 1), wait=False)
+    disk.take()
+    assert backend.extend("mia", backend.stat("mia"), joined(records(1, 2)), 7)
+    assert disk.take() == [CURRENT, *FOLDERS], "and its name, which is no older"
+    assert backend.extend("mia", backend.stat("mia"), joined(records(2, 3)), 7)
+    assert disk.take() == [CURRENT]
+    backend.put_profile("mia", b"x", 7)
+    assert disk.take()[1:] == ["mia"]
+    backend.set_aside("mia", b"x", "aside")
+    assert [asked for asked in disk.take() if not asked.endswith(".new")] == [
+        "mia/dialogs",
+        "mia/dialogs/rejected",
+        *FOLDERS,
+    ]
+    backend = on_files(fsync="never")
+    assert backend.extend("mia", backend.stat("mia"), joined(records(3, 4)), 7)
+    assert disk.take() == []
+
+
+def test_a_copy_that_the_disk_does_not_take_is_reported(on_files: Callable[..., Backend], disk: Disk) -> None:
+    backend = on_files()
+    backend.append("mia", records(0, 1))
+    disk.fails = True
+    with pytest.raises(OSError, match="disk did not take"):
+        backend.extend("mia", backend.stat("mia"), joined(records(1, 2)), 7)
+    disk.fails = False
+    disk.take()
+    assert backend.extend("mia", backend.stat("mia"), joined(records(2, 3)), 8)
+    assert disk.take()[:2] == [f"write again {CURRENT}", CURRENT]
+    assert (stored(backend, "mia"), backend.stat("mia").mtime_ns) == (joined(records(0, 3)), 8)
+
+
 def test_a_root_that_was_made_is_durable(on_files: Callable[..., Backend], disk: Disk) -> None:
     on_files()
     assert disk.take() == ["../..", ".."]
@@ -348,6 +382,12 @@ def test_a_full_disk_leaves_no_half_record_and_appends_go_on_once_there_is_room(
     assert caught.value.errno == errno.ENOSPC
     assert backend.archives("mia") == []
     assert os.listdir(small_disk.place / "journal/users/mia/dialogs/archived") == []
+    before = backend.stat("mia")
+    with pytest.raises(OSError) as caught:
+        backend.extend("mia", before, bytes(200_000), 1)
+    assert caught.value.errno == errno.ENOSPC
+    assert backend.stat("mia")[:3] == before[:3]
+    assert stored(backend, "mia") == b"".join(done)
     small_disk.make_room()
     assert backend.append("mia", batch()).stored == 2
     assert stored(backend, "mia") == b"".join(done) + joined(batch())

@@ -251,6 +251,11 @@ def test_a_read_only_root_can_be_read(read_only: Path) -> None:
         lambda: backend.archive("mia"),
         lambda: backend.put_archive("mia", "x", b"x", 1),
         lambda: backend.set_aside("mia", b"x"),
+        lambda: backend.set_aside("mia", b"x", "aside"),
+        lambda: backend.extend("mia", backend.stat("mia"), joined(records(1, 2)), 1),
+        lambda: backend.put_profile("mia", b"x", 1),
+        lambda: backend.set_changed("mia", 1),
+        lambda: backend.set_changed(None, 1),
     ):
         with pytest.raises(OSError):
             attempt()
@@ -266,6 +271,8 @@ def test_a_journal_whose_folder_is_gone_is_not_made_anew(tmp_path: Path) -> None
         lambda: backend.append("mia", records(1, 2)),
         lambda: backend.create_user("max", b""),
         lambda: backend.set_aside("mia", b"x"),
+        lambda: backend.set_aside("mia", b"x", "aside"),
+        lambda: backend.set_changed(None, 1),
         lambda: list(backend.users()),
     ):
         with pytest.raises(OSError) as gone:

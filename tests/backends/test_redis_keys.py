@@ -1,5 +1,6 @@
 """What lies where in Redis, and what is derived and made again."""
 
+import errno
 import re
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -226,6 +227,11 @@ def test_a_frozen_journal_takes_no_change_and_is_read(tmp_path: Path) -> None:
         lambda backend: backend.put_current("noah", b"x", 1),
         lambda backend: backend.set_times("mia", None, 1),
         lambda backend: backend.create_user("noah", b""),
+        lambda backend: backend.extend("mia", backend.stat("mia"), b"x", 1),
+        lambda backend: backend.put_profile("mia", b"x", 1),
+        lambda backend: backend.set_aside("mia", b"x", "two"),
+        lambda backend: backend.set_changed("mia", 1),
+        lambda backend: backend.set_changed(None, 1),
     ]
     before = keys_of(tmp_path)
     for change in changes:
@@ -314,6 +320,61 @@ def test_a_copy_that_is_refused_leaves_no_bytes(backend: RedisBackend, tmp_path:
         with pytest.raises(AlreadyExists):
             backend.put_archive("mia", "one", b"others", 1)
     assert keys_of(tmp_path) == before
+
+
+def test_a_copy_that_does_not_go_on_leaves_no_bytes(
+    backend: RedisBackend, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    backend.append("mia", records(0, 2))
+    seen, before = backend.stat("mia"), keys_of(tmp_path)
+    real = Link.command
+
+    def command(self: Link, *arguments: Argument) -> object:
+        if arguments[0] == "SETRANGE":
+            monkeypatch.undo()
+            backend.append("mia", records(2, 3))
+        return real(self, *arguments)
+
+    monkeypatch.setattr(Link, "command", command)
+    assert backend.extend("mia", seen, joined(records(3, 4)), 7) is False, "others appended after it was looked at"
+    assert keys_of(tmp_path) == before
+    assert stored(backend, "mia") == joined(records(0, 3))
+    assert backend.totals().messages == 3
+
+
+def test_a_large_copy_goes_on_in_pieces(backend: RedisBackend) -> None:
+    data = joined([record("x" * 900_000 + str(at)) for at in range(12)])
+    backend.put_current("mia", data[:1_000_000], 7)
+    assert backend.extend("mia", backend.stat("mia"), data[1_000_000:], 8)
+    assert stored(backend, "mia") == data
+    assert len(said(data)) == backend.totals().messages == 12
+    assert list(backend.check("mia", repair=False)) == []
+
+
+def test_a_copy_that_redis_cannot_hold_is_refused_before_it_is_brought(
+    backend: RedisBackend, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    backend.append("mia", records(0, 2))
+    before, size = keys_of(tmp_path), backend.stat("mia").size
+    monkeypatch.setattr("potofs.backends.redis.copying._LARGEST", size + 3)
+    with pytest.raises(OSError, match="512 MiB") as caught:
+        backend.extend("mia", backend.stat("mia"), b"more", 7)
+    assert caught.value.errno == errno.EFBIG
+    assert keys_of(tmp_path) == before
+    assert stored(backend, "mia") == joined(records(0, 2))
+    assert backend.extend("mia", backend.stat("mia"), b"mor", 7)
+
+
+def test_what_is_known_of_a_copy_that_goes_on_is_of_its_bytes(backend: RedisBackend) -> None:
+    """Fingerprints and counts, where what was torn is whole now."""
+    data = joined(records(0, 4))
+    backend.put_current("mia", data[:-70], 7)
+    backend.extend("mia", backend.stat("mia"), data[-70:] + b"role: us", 8)
+    backend.extend("mia", backend.stat("mia"), b"er\ncontent: x\ntimestamp: 2024-01-15T10:00:00Z\n", 8)
+    assert backend.totals().messages == 5
+    assert list(backend.check("mia", repair=False)) == []
+    assert list(backend.check(None, repair=False)) == []
+    assert backend.append("mia", records(0, 4)).stored == 0
 
 
 def test_whoever_listens_is_told_whose_conversation_changed(tmp_path: Path) -> None:

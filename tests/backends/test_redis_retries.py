@@ -82,12 +82,17 @@ CHANGES: dict[str, Callable[[Backend], object]] = {
     "put_archive": lambda backend: backend.put_archive("mia", "two", b"bytes", 1),
     "put_current": lambda backend: backend.put_current("noah", b"bytes", 1),
     "set_times": lambda backend: backend.set_times("mia", "one", 1),
-    "create_user": lambda backend: backend.create_user("eve", b"profile"),
+    "create_user": lambda backend: backend.create_user("zoe", b"profile"),
     "set_aside": lambda backend: backend.set_aside("mia", b"refused"),
     "rewrite": lambda backend: (
         backend.rewrite("mia", "one", backend.stat("mia", "one"), b"bytes") or pytest.fail("it was done")
     ),
     "append_log": lambda backend: backend.append_log(b"a line\n"),
+    "extend": lambda backend: backend.extend("eve", backend.stat("eve"), b"more", 1) or pytest.fail("it was done"),
+    "put_profile": lambda backend: backend.put_profile("mia", b"profile", 1),
+    "set_changed": lambda backend: backend.set_changed("mia", 1),
+    "set_changed of all users": lambda backend: backend.set_changed(None, 1),
+    "set_aside of a copy": lambda backend: backend.set_aside("mia", b"refused", "copied", mtime_ns=1),
     "remove_set_aside": lambda backend: backend.remove_set_aside("mia", "aside"),
 }
 
@@ -97,14 +102,39 @@ def test_every_other_change_is_done_once_and_answered_as_if_nothing_was_lost(
     proxy: Proxy, lossy: Backend, directly: Backend, change: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     directly.put_archive("mia", "one", joined(records(0, 1)), 5)
+    directly.put_current("eve", b"bytes", 5)
     monkeypatch.setattr("potofs.times.compact", lambda _: "aside")
     directly.set_aside("mia", b"refused")
     proxy.lose(b"done", times=1)
     CHANGES[change](lossy)
     assert proxy.lost == 1
-    asides = {"set_aside": 2, "remove_set_aside": 0}.get(change, 1)
+    asides = {"set_aside": 2, "set_aside of a copy": 2, "remove_set_aside": 0}.get(change, 1)
     assert len(directly.set_asides("mia")) == asides
     assert directly.log_size() == (7 if change == "append_log" else 0)
+
+
+@pytest.mark.parametrize("how", ["lost", "late"])
+def test_a_copy_that_goes_on_and_whose_answer_was_lost_goes_on_once(
+    proxy: Proxy, lossy: Backend, directly: Backend, how: str
+) -> None:
+    data = joined(records(0, 4))
+    directly.put_current("mia", data[:100], 5)
+    seen = lossy.stat("mia")
+    directly.append("noah", records(0, 1))
+    lossy.set_times("mia", None, 6)
+    if how == "lost":
+        proxy.lose(b"done", times=2)
+    else:
+        proxy.delay(b"EVALSHA", times=1)
+    assert lossy.extend("mia", seen, data[100:], 7) is True
+    if how == "late":
+        (answer,) = proxy.deliver()
+        assert b"done" in answer
+    else:
+        assert proxy.lost == 2
+    assert (stored(directly, "mia"), directly.stat("mia").mtime_ns) == (data, 7)
+    assert directly.totals().messages == 5
+    assert directly.append("mia", records(0, 4)).stored == 0
 
 
 def test_a_command_that_arrives_after_its_repetition_does_nothing(

@@ -156,6 +156,8 @@ def test_a_full_server_takes_nothing_and_has_no_half_record(
         lambda: backend.put_archive("mia", "copy", b"x" * 1000, 1),
         lambda: backend.set_aside("mia", b"refused"),
         lambda: backend.create_user("noah", b""),
+        lambda: backend.put_profile("mia", b"", 1),
+        lambda: backend.extend("mia", backend.stat("mia"), b"x", 1),
     ]
     for change in changes:
         with pytest.raises(OSError, match="maxmemory"):

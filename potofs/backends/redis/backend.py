@@ -215,10 +215,7 @@ class RedisBackend(Backend):
             self._copies.put("current", user, "", data, mtime_ns, self._changes.figures(data))
 
     def extend(self, user: str, seen: Stat, data: bytes, mtime_ns: int) -> bool:
-        if self.stat(user)[:2] != seen[:2]:
-            return False
-        with explained(full=lambda: too_large(user)):
-            return self._copies.extend(user, seen, data, mtime_ns)
+        return self.stat(user)[:2] == seen[:2] and self._copies.extend(user, seen, data, mtime_ns)
 
     # Archives
 

@@ -50,7 +50,12 @@ class Copies:
             return self._changes.do("put", user, wanted, index=index, fenced=kind != "aside")
 
     def extend(self, user: str, seen: Stat, data: bytes, mtime_ns: int) -> bool:
-        """Adds bytes to a conversation of this user; False if it is not the running one any more, or has gone on."""
+        """Adds bytes to a conversation of this user; False if it is not the running one any more, or has gone on.
+
+        Raises OSError with EFBIG if it would be too large.
+        """
+        if seen.size + len(data) > _LARGEST:
+            raise too_large(user)
         keys = (self._keys.bytes(seen.id), self._keys.known(seen.id))
         before = read_bytes(self._link, keys[0], seen.size)
         count, first, last, fingerprints = self._changes.figures(before + data)

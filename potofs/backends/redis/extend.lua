@@ -12,9 +12,6 @@ local SIZE, MORE, COUNT = ARGV[6], ARGV[7], ARGV[9]
 if user.current ~= ARGV[5] or user.size ~= SIZE or redis.call('STRLEN', BYTES) ~= tonumber(SIZE) then
   return {'changed'}
 end
-if SIZE + MORE > LARGEST then
-  return {'full'}
-end
 if redis.call('EXISTS', STAGED) == 0 or redis.call('STRLEN', STAGED) ~= tonumber(MORE) then
   return {'missing'}
 end
