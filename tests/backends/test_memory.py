@@ -46,6 +46,31 @@ def test_what_is_left_is_a_new_generation_and_whoever_reads_the_old_one_goes_on(
         assert new.stat() == backend.stat("mia")
 
 
+def test_whoever_forgets_has_changed_what_is_known_of_the_user() -> None:
+    """The figures are others, and no conversation that is left says so."""
+    backend = memory(maxConversationLength="4")
+    backend.create_user("mia", b"profile")
+    backend.append("mia", records(0, 4))
+    backend.put_profile("mia", b"profile", 7)
+    backend.append("mia", records(4, 5))
+    assert backend.profile_changed("mia") > 10**18
+    backend.put_profile("mia", b"profile", 7)
+    backend.append("mia", records(5, 6))
+    assert backend.profile_changed("mia") == 7, "nothing had to be forgotten"
+    backend.clear("mia")
+    assert backend.profile_changed("mia") > 10**18
+    assert backend.read_profile("mia") == b"profile"
+
+
+def test_a_copy_that_goes_on_is_forgotten_by_the_next_append_and_not_before() -> None:
+    backend = memory(maxConversationLength="4")
+    backend.append("mia", records(0, 3))
+    assert backend.extend("mia", backend.stat("mia"), joined(records(3, 8)), 7)
+    assert stored(backend, "mia") == joined(records(0, 8))
+    backend.append("mia", records(8, 9))
+    assert stored(backend, "mia") == joined(records(6, 9))
+
+
 def test_a_second_try_of_what_is_left_is_known() -> None:
     backend = memory(maxConversationLength="8")
     backend.append("mia", records(0, 9))

@@ -5,13 +5,15 @@ from pathlib import Path
 
 import pytest
 
-from potofs import ChatMessage, DialogueJournal
+from potofs import ChatMessage, DialogueJournal, open_journal
 from potofs.errors import AlreadyExists, InvalidName, NameTooLong, NotFound, NotPermitted
 from potofs.tree import nodes
 from potofs.tree.nodes import FAMILIES, FIXED, ROOT, Kind, Node
 from potofs.tree.tree import Tree
+from tests import redis_servers
 
 FIRST = ChatMessage("user", "Hello", "2024-01-15T10:30:00.000Z")
+FIRST_RECORD = b'role: user\ncontent: Hello\ntimestamp: "2024-01-15T10:30:00.000Z"\n---\n'
 SECOND = ChatMessage("user", "Again", "2024-01-16T10:30:00.000Z")
 
 
@@ -139,3 +141,55 @@ def test_a_conversation_is_followed_to_where_it_went(tree: Tree, journal: Dialog
     inode = tree.attributes(current).inode
     journal.archive_conversation("mia", "later")
     assert tree.relocated(current, inode).node == Node(Kind.ARCHIVE, "mia", "later")
+
+
+# The time of metadata.yaml
+
+
+def metadata_of(journal: DialogueJournal, user: str) -> tuple[bytes, int]:
+    """What is shown of a user: contents and time (nanoseconds since 1970)."""
+    tree, node = Tree(journal), Node(Kind.METADATA, user)
+    with tree.open(node) as contents:
+        assert tree.attributes(node).mtime_ns == contents.stat().mtime_ns
+        return contents.read_all(), contents.stat().mtime_ns
+
+
+def test_metadata_has_the_latest_time_of_what_it_is_made_of(journal: DialogueJournal) -> None:
+    backend = journal.backend
+    journal.create_user("mia")
+    assert metadata_of(journal, "mia")[1] == backend.profile_changed("mia") > 10**18
+    backend.put_profile("mia", b"", 5)
+    assert metadata_of(journal, "mia")[1] == 5
+    backend.put_archive("mia", "refund", FIRST_RECORD, 8)
+    backend.put_archive("mia", "other", FIRST_RECORD, 7)
+    assert metadata_of(journal, "mia")[1] == 8
+    backend.put_current("mia", FIRST_RECORD, 6)
+    assert metadata_of(journal, "mia")[1] == 8
+    backend.set_times("mia", None, 9)
+    backend.set_changed("mia", 10**18)
+    assert metadata_of(journal, "mia")[1] == 9, "when names changed in its folders is not what it shows"
+    journal.add_message("mia", SECOND)
+    assert metadata_of(journal, "mia")[1] == backend.stat("mia").mtime_ns > 10**18
+
+
+def test_a_restored_user_has_the_metadata_and_its_time_that_there_were(
+    tree: Tree, journal: DialogueJournal, tmp_path: Path
+) -> None:
+    """Whatever comes first, and in however many pieces."""
+    journal.create_user("zoe")
+    there = journal.backend
+    for where in (f"file://{tmp_path}/copy", f"redis://{redis_servers.shared().place}?keyPrefix={tmp_path}:"):
+        with open_journal(where) as copy:
+            here = copy.backend
+            for user in ("zoe", "mia", "a/b", ".."):
+                contents, when = metadata_of(journal, user)
+                here.create_user(user, b"")
+                if user != "zoe":
+                    data, stat = journal.read_bytes(user), there.stat(user)
+                    here.put_current(user, data[:20], stat.mtime_ns)
+                here.put_profile(user, there.read_profile(user), when)
+                for archive in there.archives(user):
+                    here.put_archive(user, archive.name, journal.read_bytes(user, archive.name), archive.stat.mtime_ns)
+                if user != "zoe":
+                    assert here.extend(user, here.stat(user), data[20:], stat.mtime_ns)
+                assert metadata_of(copy, user) == (contents, when)
