@@ -8,7 +8,7 @@ import pytest
 from potofs.backends.base import RECORD_END, Backend, Capability
 from potofs.errors import AlreadyExists, NotFound, Unsupported
 from potofs.testing.appending import at_once
-from potofs.testing.records import joined, picture, records, stored
+from potofs.testing.records import joined, picture, record, records, stored
 from potofs.testing.suite import OpenBackend, OpenServers, Suite
 
 
@@ -70,6 +70,22 @@ class Extending(Suite):
             expected = before._replace(messages=6, bytes=len(data), last_ns=records(5, 6)[0].mark.time_ns)
             assert server.totals() == expected
         assert one.append("mia", records(0, 6)).stored == 0
+
+    def test_a_message_that_goes_on_is_known_as_what_it_has_become(self, servers: OpenServers) -> None:
+        one, other = servers()
+        when = "2024-01-15T10:00:00.000Z"
+        first, whole = record("a", time=when), record("a b", time=when)
+        cut = f"role: user\ntimestamp: {when}\ncontent: a\n".encode()
+        one.put_current("mia", joined(records(0, 2)) + cut, 1)
+        assert one.append("mia", [first]).stored == 0
+        try:
+            assert other.extend("mia", one.stat("mia"), b"  b\n---\n", 2) is True
+        except Unsupported:
+            return
+        for server in (one, other):
+            assert server.totals().messages == 3
+            assert server.append("mia", [whole]).stored == 0
+        assert one.append("mia", [first]).stored == 1
 
     def test_nothing_is_put_between_or_left_out(self, backend: Backend) -> None:
         """Not even what would damage it, or is there already: it is a copy, and the bytes are the truth."""

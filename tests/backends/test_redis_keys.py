@@ -342,10 +342,12 @@ def test_a_copy_that_does_not_go_on_leaves_no_bytes(
     assert backend.totals().messages == 3
 
 
-def test_a_large_copy_goes_on_in_pieces(backend: RedisBackend) -> None:
+def test_a_large_copy_goes_on_in_pieces(backend: RedisBackend, tmp_path: Path) -> None:
     data = joined([record("x" * 900_000 + str(at)) for at in range(12)])
     backend.put_current("mia", data[:1_000_000], 7)
+    before = keys_of(tmp_path)
     assert backend.extend("mia", backend.stat("mia"), data[1_000_000:], 8)
+    assert keys_of(tmp_path) == before, "what was brought lies nowhere else any more"
     assert stored(backend, "mia") == data
     assert len(said(data)) == backend.totals().messages == 12
     assert list(backend.check("mia", repair=False)) == []
