@@ -94,6 +94,8 @@ class Mount:
     def __init__(self, where: Path | str, path: Path, options: Sequence[str] = ()) -> None:
         self.path = path
         self.log = path.with_name(f"{path.name}.log")
+        #: The URL of its journal.
+        self.where = f"file://{where}" if isinstance(where, Path) else where
         self._where = f"--root={where}" if isinstance(where, Path) else f"--backend={where}"
         self._options = options
         self._expected: list[str] = []

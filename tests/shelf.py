@@ -233,7 +233,11 @@ class ShelfBackend(Backend):
                 self.shelf.fence.check()
                 names.archive_file(name)
             found = self.made(user)
-            if name in found.asides:
+            there = found.asides.get(name or "")
+            if there is not None and bytes(there.data) == data:
+                there.mtime_ns = time.time_ns() if mtime_ns is None else mtime_ns
+                return str(name)
+            if there is not None:
                 raise AlreadyExists(f"{name!r} was set aside already")
             name = name or self.present(found.asides)
             found.asides[name] = Item(data, (), time.time_ns() if mtime_ns is None else mtime_ns)

@@ -288,7 +288,7 @@ class Backend(ABC):
 
     @abstractmethod
     def create_user(self, user: str, profile: bytes) -> None:
-        """Makes a user without conversations; raises AlreadyExists."""
+        """Makes a user without conversations, and with an empty profile without any; raises AlreadyExists."""
 
     @abstractmethod
     def user_changed(self, user: str) -> int:
@@ -416,7 +416,8 @@ class Backend(ABC):
 
         Also behind a fence that is not open: they are no part of a conversation, and would be lost.
         With a `name` it is a copy that is being restored: kept under that name, and that time (nanoseconds since 1970;
-        None: now). That is a change like every other, for the bytes are elsewhere, too. Raises AlreadyExists, Fenced.
+        None: now). If the very same bytes are there, only their time is set. That is a change like every other, for the
+        bytes are elsewhere, too. Raises AlreadyExists if others are there, Fenced.
         """
 
     @abstractmethod

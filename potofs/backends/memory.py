@@ -160,7 +160,7 @@ class MemoryBackend(Backend):
             if self._found(user) is not None:
                 raise AlreadyExists(f"user {user!r} exists already")
             made = self._made(user)
-            made.profile, made.profile_changed = profile, time.time_ns()
+            made.profile, made.profile_changed = profile, time.time_ns() if profile else 0
 
     def user_changed(self, user: str) -> int:
         found = self._found(user)
@@ -260,9 +260,13 @@ class MemoryBackend(Backend):
             found = self._made(user)
             if name is None:
                 name = names.first_free(times.compact(time.time_ns()), found.set_aside.__contains__)
-            elif name in found.set_aside:
-                raise taken_aside(user, name)
             now = time.time_ns()
+            there = found.set_aside.get(name)
+            if there is not None:
+                if bytes(there.data) != data:
+                    raise taken_aside(user, name)
+                there.mtime_ns, there.ctime_ns = now if mtime_ns is None else mtime_ns, now
+                return name
             found.set_aside[name] = _Conversation(lambda _: (), data, now if mtime_ns is None else mtime_ns)
             found.changed = now
             return name

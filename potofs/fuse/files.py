@@ -14,10 +14,11 @@ from typing import TypeVar
 import trio
 
 from potofs.backends.base import Reader
-from potofs.errors import InvalidMessage, NotFound, PotofsError
+from potofs.errors import InvalidMessage, NotFound, NotPermitted, PotofsError
 from potofs.fuse.workers import Workers
 from potofs.journal.appending import Appender
 from potofs.tree.attributes import Attributes
+from potofs.tree.drafts import Draft
 from potofs.tree.nodes import Node
 from potofs.tree.tree import Tree
 
@@ -178,3 +179,57 @@ class ConversationFile(OpenFile):
         except BaseException:
             self._is_dirty = True
             raise
+
+
+class DraftFile(OpenFile):
+    """A file that is written in another way than by appending records, and stored when it is closed."""
+
+    def __init__(
+        self, tree: Tree, workers: Workers, node: Node, inode: int, draft: Draft, *, may_write: bool, appends: bool
+    ) -> None:
+        super().__init__(tree, workers, node, inode)
+        self.draft = draft
+        self._may_write = may_write
+        # Whether every write goes to the end, wherever the kernel believes that to be.
+        self._appends = appends
+        self._turn = trio.Lock()
+
+    def attributes(self) -> Attributes | None:
+        return self.draft.attributes()
+
+    async def read(self, offset: int, size: int) -> bytes:
+        return await self._ask(lambda: self.draft.read(offset, size))
+
+    async def write(self, offset: int, data: bytes) -> None:
+        if not self._may_write:
+            raise OSError(errno.EBADF, "opened for reading only")
+        async with self._turn:
+            await self._ask(lambda: self.draft.write(self._end() if self._appends else offset, data))
+
+    async def flush(self) -> None:
+        if self._may_write:
+            async with self._turn:
+                try:
+                    await self._workers.run(self.node.user, self.draft.commit)
+                except (InvalidMessage, NotPermitted) as error:
+                    # Whoever wrote it sees a number only, or nothing, if it is a shell; the reason is here.
+                    log.warning("%s: %s", self.node, error)
+                    raise
+
+    async def fsync(self) -> None:
+        """What is not stored yet needs no disk; what is, may."""
+        if not self.draft.is_free:
+            await self._workers.run(self.node.user, lambda: self._tree.sync(self.node))
+
+    async def release(self) -> None:
+        self.abandon()
+
+    def abandon(self) -> None:
+        """Whoever wrote it has been told whether it was stored, and has it still."""
+        self.draft.close()
+
+    def _end(self) -> int:
+        return self.draft.attributes().size
+
+    async def _ask(self, question: Callable[[], Result]) -> Result:
+        return await self._workers.ask(self.node.user, self._tree.blocks and not self.draft.is_free, question)

@@ -14,6 +14,9 @@ from potofs.tree.attributes import Attributes
 from potofs.tree.nodes import Kind, Node
 from potofs.tree.tree import Tree
 
+# What has a number of its own once it is stored.
+_NUMBERED = frozenset({Kind.CURRENT, Kind.ARCHIVE, Kind.REJECTED_FILE, Kind.SCRATCH})
+
 
 class Finder:
     """Follows conversations of one mount to where they are."""
@@ -21,18 +24,12 @@ class Finder:
     def __init__(self, tree: Tree, inodes: Inodes, handles: Handles) -> None:
         self._tree, self._inodes, self._handles = tree, inodes, handles
 
-    def is_there(self, node: Node) -> bool:
-        """Whether there is such an entry now."""
-        return self._present(node) is not None
-
     def attributes(self, inode: int, node: Node) -> Attributes:
         """What is shown of a number, wherever its conversation is by now; raises Stale if it is nowhere."""
         present = self._present(node)
         is_unwritten = self._is_unwritten(inode, node)
-        if present is None and is_unwritten:
-            return self._tree.unwritten(node)
         if present is not None:
-            if present.inode == inode or node.kind not in {Kind.CURRENT, Kind.ARCHIVE}:
+            if present.inode == inode or node.kind not in _NUMBERED:
                 return present
             if is_unwritten:
                 # Begun by now, and this handle was there before the conversation had its own number.
@@ -40,6 +37,8 @@ class Finder:
         opened = self._handles.attributes(inode)
         if opened is not None:
             return opened
+        if is_unwritten:
+            return self._tree.unwritten(node)
         moved = self._tree.relocated(node, inode)
         self._inodes.moved(inode, moved.node)
         return moved.attributes
@@ -66,10 +65,11 @@ class Finder:
         # Appends go to the user's running conversation, whichever that is by then. Not ESTALE: the kernel looks again
         # only once, and where many write, that one may be archived by then, too.
         if node.kind is Kind.CURRENT and flags & os.O_ACCMODE == os.O_RDWR:
-            self._refuse_stale(inode, node)
+            self.refuse_stale(inode, node)
         return node
 
-    def _refuse_stale(self, inode: int, node: Node) -> None:
+    def refuse_stale(self, inode: int, node: Node) -> None:
+        """Raises Stale unless a number is still that of the entry that it was looked up as."""
         present = self._present(node)
         if not self._is_unwritten(inode, node) and (present is None or present.inode != inode):
             raise Stale(f"{node} is another one now")
@@ -81,5 +81,5 @@ class Finder:
             return None
 
     def _is_unwritten(self, inode: int, node: Node) -> bool:
-        """Whether a number is that of a conversation before it is begun."""
-        return node.kind is Kind.CURRENT and self._tree.unwritten(node).inode == inode
+        """Whether a number is that of a file before it is begun."""
+        return node.kind in _NUMBERED and self._tree.unwritten(node).inode == inode

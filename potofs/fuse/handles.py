@@ -3,8 +3,9 @@
 from collections.abc import Iterable
 
 from potofs.errors import Stale
-from potofs.fuse.files import OpenFile
+from potofs.fuse.files import DraftFile, OpenFile
 from potofs.tree.attributes import Attributes
+from potofs.tree.drafts import Draft
 from potofs.tree.nodes import Node
 
 
@@ -58,6 +59,11 @@ class Handles:
                 if attributes is not None:
                     return attributes
         return None
+
+    def drafts(self, inode: int, number: int | None) -> list[Draft]:
+        """What is being written to a file: under a handle's number, or (None) by all who have it open."""
+        files = self.files() if number is None else [self.file(number)]
+        return [file.draft for file in files if isinstance(file, DraftFile) and file.inode == inode]
 
     def files(self) -> Iterable[OpenFile]:
         return [handle for handle in self._handles.values() if isinstance(handle, OpenFile)]

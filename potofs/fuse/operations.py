@@ -16,8 +16,9 @@ import pyfuse3
 from pyfuse3 import EntryAttributes, FileHandleT, FileInfo, FileNameT, FlagT, InodeT, ModeT, RequestContext
 
 from potofs.errors import AlreadyExists, NotFound, NotPermitted, PotofsError
+from potofs.fuse import intent, setting
 from potofs.fuse.errnos import answered
-from potofs.fuse.files import ConversationFile, OpenFile
+from potofs.fuse.files import ConversationFile, DraftFile, OpenFile
 from potofs.fuse.finding import Finder
 from potofs.fuse.handles import DirectoryHandle, Handles
 from potofs.fuse.inodes import Inodes
@@ -25,6 +26,7 @@ from potofs.fuse.workers import Workers
 from potofs.names import NAME_MAX
 from potofs.tree import nodes
 from potofs.tree.attributes import Attributes, Entry
+from potofs.tree.drafts import Draft
 from potofs.tree.nodes import Kind, Node
 from potofs.tree.tree import Tree
 
@@ -56,7 +58,15 @@ class Operations(pyfuse3.Operations):
 
     @answered
     async def lookup(self, parent_inode: InodeT, name: FileNameT, ctx: RequestContext) -> EntryAttributes:
-        return self._told(await self._looked_up(self._inodes.node(parent_inode), os.fsdecode(name)))
+        entry = await self._looked_up(self._inodes.node(parent_inode), os.fsdecode(name))
+        node = entry.node
+        if (
+            self._tree.is_just_made(node)
+            and await self._ask(node, lambda: self._tree.may_be_made_anew(node))
+            and intent.is_making(ctx.pid, os.fsdecode(name), folder=node.kind.is_directory)
+        ):
+            raise NotFound(f"{node} is about to be made")
+        return self._told(entry)
 
     async def forget(self, inode_list: Sequence[tuple[InodeT, int]]) -> None:
         for inode, times in inode_list:
@@ -77,20 +87,19 @@ class Operations(pyfuse3.Operations):
         ctx: RequestContext,
     ) -> EntryAttributes:
         node = self._inodes.node(inode)
-        present = self._shown(node, await self._attributes(inode, node))
-        # To what it is already, because tools do that; to nothing else.
-        if fields.update_size and attr.st_size != present.st_size:
-            raise NotPermitted(f"{node} is append-only and cannot be truncated")
-        if fields.update_mode and stat.S_IMODE(attr.st_mode) != stat.S_IMODE(present.st_mode):
-            raise NotPermitted(f"the mode of {node} is given")
-        if (fields.update_uid and attr.st_uid != present.st_uid) or (
-            fields.update_gid and attr.st_gid != present.st_gid
-        ):
-            raise NotPermitted(f"the owner of {node} is given")
-        if fields.update_mtime:
-            await self._ask(node, lambda: self._tree.set_times(node, attr.st_mtime_ns))
-            present = self._shown(node, await self._attributes(inode, node))
-        return present
+        drafts = self._handles.drafts(inode, fh)
+        if not drafts and node.kind is Kind.SCRATCH:
+            drafts = [self._tree.scratch(node)]
+
+        async def attributes() -> EntryAttributes:
+            # What is being written is not what others see; but whoever writes it asks by the same number.
+            if drafts:
+                return self._shown(node, drafts[0].attributes()._replace(inode=inode))
+            return self._shown(node, await self._attributes(inode, node))
+
+        present = await attributes()
+        await self._ask(node, lambda: setting.apply(self._tree, node, present, drafts, attr, fields))
+        return await attributes()
 
     @answered
     async def statfs(self, ctx: RequestContext) -> pyfuse3.StatvfsData:
@@ -142,14 +151,14 @@ class Operations(pyfuse3.Operations):
     @answered
     async def open(self, inode: InodeT, flags: FlagT, ctx: RequestContext) -> FileInfo:
         node = self._inodes.node(inode)
+        writes = flags & os.O_ACCMODE != os.O_RDONLY
+        if node.kind is Kind.SCRATCH or (flags & os.O_TRUNC) or (writes and not flags & os.O_APPEND):
+            return await self._opened_to_write(inode, node, flags)
         reader = appender = None
-        if flags & os.O_ACCMODE != os.O_RDONLY:
-            self._refuse_overwriting(node, flags)
+        if writes:
             looked_up = node
             node = await self._ask(node, lambda: self._finder.to_append_to(inode, looked_up, flags))
             appender = self._tree.appender(node)
-        elif flags & os.O_TRUNC:
-            self._refuse_overwriting(node, flags)
         if flags & os.O_ACCMODE != os.O_WRONLY:
             found = node
             reader = await self._ask(node, lambda: self._finder.reader(inode, found))
@@ -159,15 +168,27 @@ class Operations(pyfuse3.Operations):
     async def create(
         self, parent_inode: InodeT, name: FileNameT, mode: ModeT, flags: FlagT, ctx: RequestContext
     ) -> tuple[FileInfo, EntryAttributes]:
-        node = self._tree.to_create(self._inodes.node(parent_inode), os.fsdecode(name))
-        self._refuse_overwriting(node, flags & ~os.O_TRUNC)
-        if flags & os.O_EXCL and await self._ask(node, lambda: self._finder.is_there(node)):
+        parent = self._inodes.node(parent_inode)
+        node = self._tree.to_create(parent, os.fsdecode(name))
+        if flags & os.O_EXCL and await self._ask(node, lambda: self._tree.is_begun(node)):
             raise AlreadyExists(f"{node} was begun by somebody else")
-        # Nothing is stored before the first message: until then it has a number of its own.
-        attributes = self._tree.unwritten(node)
-        appender = self._tree.appender(node)
-        file = ConversationFile(self._tree, self._workers, node, attributes.inode, None, appender)
-        return self._opened(file), self._told(Entry(node, attributes))
+        if node.kind is Kind.SCRATCH:
+            scratch = self._tree.make_scratch(node, stat.S_IMODE(mode), (ctx.uid, ctx.gid))
+            attributes = scratch.attributes()
+            file: OpenFile = self._draft_file(node, attributes.inode, scratch, flags)
+        else:
+            # Nothing is stored before the first message, or before a copy is whole: until then it has a number of
+            # its own.
+            attributes = self._tree.unwritten(node)
+            if flags & os.O_APPEND:
+                appender = self._tree.appender(node)
+                file = ConversationFile(self._tree, self._workers, node, attributes.inode, None, appender)
+            else:
+                draft = await self._ask(node, lambda: self._tree.draft(node, empty=bool(flags & os.O_TRUNC)))
+                file = self._draft_file(node, attributes.inode, draft, flags)
+        told = self._told(Entry(node, attributes))
+        told.entry_timeout = told.attr_timeout = 0.0
+        return self._opened(file), told
 
     @answered
     async def read(self, fh: FileHandleT, off: int, size: int) -> bytes:
@@ -206,13 +227,16 @@ class Operations(pyfuse3.Operations):
     ) -> None:
         if flags & ~pyfuse3.RENAME_NOREPLACE:
             raise OSError(errno.EINVAL, "names cannot be exchanged here")
+        replace = not flags & pyfuse3.RENAME_NOREPLACE
         parent, new_parent = self._inodes.node(parent_inode_old), self._inodes.node(parent_inode_new)
         old, new = os.fsdecode(name_old), os.fsdecode(name_new)
-        archive = await self._workers.run(parent.user, lambda: self._tree.rename(parent, old, new_parent, new))
-        # It is done; should the archive have moved on already, its number is looked for when it is asked for.
+        node = await self._workers.run(
+            parent.user, lambda: self._tree.rename(parent, old, new_parent, new, replace=replace)
+        )
+        # It is done; should it have moved on already, its number is looked for when it is asked for.
         with suppress(NotFound):
-            attributes = await self._ask(archive, lambda: self._tree.attributes(archive))
-            self._inodes.moved(attributes.inode, archive)
+            attributes = await self._ask(node, lambda: self._tree.attributes(node))
+            self._inodes.moved(attributes.inode, node)
 
     @answered
     async def unlink(self, parent_inode: InodeT, name: FileNameT, ctx: RequestContext) -> None:
@@ -248,6 +272,7 @@ class Operations(pyfuse3.Operations):
         """Sets aside what open handles have not finished; after the last request."""
         for file in self._handles.files():
             file.abandon()
+        self._tree.close()
 
     async def _ask(self, node: Node, question: Callable[[], Result]) -> Result:
         """Asks the tree something about a node: here where that is quick, else in a worker thread."""
@@ -262,14 +287,31 @@ class Operations(pyfuse3.Operations):
     async def _attributes(self, inode: InodeT, node: Node) -> Attributes:
         return await self._ask(node, lambda: self._finder.attributes(inode, node))
 
-    @staticmethod
-    def _refuse_overwriting(node: Node, flags: int) -> None:
-        if not flags & os.O_APPEND or flags & os.O_TRUNC:
-            raise NotPermitted(f"{node} is append-only: open it with O_APPEND, and without O_TRUNC")
+    async def _opened_to_write(self, inode: InodeT, node: Node, flags: int) -> FileInfo:
+        """Opens a file to write to it in any other way than by appending records."""
+
+        def draft() -> Draft:
+            self._finder.refuse_stale(inode, node)
+            if flags & os.O_APPEND and node.kind is not Kind.SCRATCH:
+                raise NotPermitted(f"{node} is append-only: open it without O_TRUNC")
+            return self._tree.draft(node, empty=bool(flags & os.O_TRUNC))
+
+        return self._opened(self._draft_file(node, inode, await self._ask(node, draft), flags))
+
+    def _draft_file(self, node: Node, inode: int, draft: Draft, flags: int) -> DraftFile:
+        return DraftFile(
+            self._tree,
+            self._workers,
+            node,
+            inode,
+            draft,
+            may_write=flags & os.O_ACCMODE != os.O_RDONLY,
+            appends=bool(flags & os.O_APPEND),
+        )
 
     def _opened(self, file: OpenFile) -> FileInfo:
         # What may grow, or is made for this one reader, is read past the kernel's cache.
-        fresh = file.node.kind.is_fresh
+        fresh = file.node.kind.is_fresh or isinstance(file, DraftFile)
         return FileInfo(fh=FileHandleT(self._handles.add(file)), direct_io=fresh, keep_cache=not fresh)
 
     def _told(self, entry: Entry) -> EntryAttributes:
@@ -282,11 +324,13 @@ class Operations(pyfuse3.Operations):
         answer.st_ino = InodeT(attributes.inode)
         answer.st_mode = ModeT(attributes.mode)
         answer.st_nlink = 2 if node.kind.is_directory else 1
-        answer.st_uid, answer.st_gid = self._uid, self._gid
+        answer.st_uid, answer.st_gid = attributes.owner or (self._uid, self._gid)
         answer.st_size = attributes.size
         answer.st_blksize = _BLOCK
         answer.st_blocks = (attributes.size + 511) // 512
         answer.st_atime_ns = answer.st_mtime_ns = attributes.mtime_ns
         answer.st_ctime_ns = attributes.ctime_ns
-        answer.entry_timeout = answer.attr_timeout = 0.0 if node.kind.is_fresh else _REMEMBERED
+        # Nor is what a copy is being made of: the time of one folder is set, and others have it, too.
+        remembered = not (node.kind.is_fresh or self._tree.is_just_made(node))
+        answer.entry_timeout = answer.attr_timeout = _REMEMBERED if remembered else 0.0
         return answer

@@ -13,6 +13,14 @@ from potofs.errors import InvalidMessage, NotFound
 from potofs.journal import reading, values, yamldoc
 from potofs.journal.summary import Summaries
 
+#: What is stored of a user, and what is reckoned.
+_KEPT = ("createdAt", "preferences")
+_KEYS = frozenset({"userId", *_KEPT, "lastActivity", "totalMessages", "statistics"})
+
+
+class NoMetadata(InvalidMessage):
+    """It can be read, and is nothing that metadata.yaml could say."""
+
 
 def new_profile(user: str) -> bytes:
     """What is stored of a user who has just been made."""
@@ -29,6 +37,29 @@ def changed(backend: Backend, user: str) -> int:
     with suppress(NotFound):
         when.append(backend.stat(user).mtime_ns)
     return max(when + [archive.stat.mtime_ns for archive in backend.archives(user)])
+
+
+def restored_profile(user: str, copy: bytes) -> bytes:
+    """What is to be stored of a user after a copy of metadata.yaml; the figures in it are not, for they are derived.
+
+    Raises InvalidMessage if it cannot be read; NoMetadata if it is of another user, or holds what would not be kept.
+    """
+    items = reading.plain_values(yamldoc.load(reading.text_of(copy)).items)
+    if unknown := sorted(items.keys() - _KEYS):
+        raise NoMetadata(f"metadata.yaml has no {unknown[0]!r}: {', '.join(_KEPT)} are kept, the rest is reckoned")
+    if items.get("userId", user) != user:
+        raise NoMetadata(f"this is the metadata of user {items['userId']!r}, not of {user!r}")
+    created, preferences = items.get("createdAt"), items.get("preferences")
+    stored: dict[str, Any] = {"userId": user}
+    if created is not None:
+        if not isinstance(created, str) or times.nanoseconds(created) is None:
+            raise NoMetadata(f"createdAt is {created!r}: give a time such as {times.now()!r}")
+        stored["createdAt"] = created
+    if preferences is not None:
+        if not isinstance(preferences, dict):
+            raise NoMetadata(f"preferences are {preferences!r}: give a mapping")
+        stored["preferences"] = preferences
+    return values.block(stored).encode()
 
 
 def render(backend: Backend, summaries: Summaries, user: str) -> bytes:

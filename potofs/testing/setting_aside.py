@@ -56,6 +56,11 @@ class SettingAside(Suite):
         assert other.set_aside("noah", b"of another", name) == name
         assert {aside.name: aside.stat.size for aside in one.set_asides("mia")} == {name: 3, "a/b": 0}
         assert one.totals() == Totals(2, 0, 0, 0, 0, None, None)
+        # The same once more is the same copy, and has the time that it is given last.
+        assert other.set_aside("mia", b"one", name, mtime_ns=when + 7) == name
+        assert {aside.name: aside.stat.mtime_ns for aside in one.set_asides("mia")}[name] == when + 7
+        with one.open_set_aside("mia", name) as reader:
+            assert reader.read_all() == b"one"
         other.remove_set_aside("mia", name)
         assert one.set_aside("mia", b"again", name) == name
 

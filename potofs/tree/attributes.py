@@ -21,6 +21,8 @@ class Attributes(NamedTuple):
     #: Nanoseconds since 1970.
     mtime_ns: int
     ctime_ns: int
+    #: The system user and group that a scratch file was given to; None: as everything else here.
+    owner: tuple[int, int] | None = None
 
 
 class Entry(NamedTuple):

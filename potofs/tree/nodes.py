@@ -7,6 +7,8 @@
             rejected/<time>.yaml        (rejected/ only while there is something in it)
         metadata.yaml
 
+A name that begins with a dot is a scratch file's, wherever a tool that copies makes one: `SCRATCH` has those folders.
+
 `FIXED` and `FAMILIES` are the one table that lookup and listing both go by. A new file of the tree is a kind, a row
 here, and a line in `tree.Tree` that says where its attributes and its contents come from.
 """
@@ -32,6 +34,7 @@ class Kind(Enum):
     REJECTED = "what a user could not say"
     REJECTED_FILE = "bytes that could not become a message"
     METADATA = "what is known of a user"
+    SCRATCH = "a file of this mount's own"
 
     @property
     def is_directory(self) -> bool:
@@ -49,7 +52,7 @@ class Kind(Enum):
 
 
 _DIRECTORIES: Final = frozenset({Kind.ROOT, Kind.USERS, Kind.USER, Kind.DIALOGS, Kind.ARCHIVED, Kind.REJECTED})
-_FRESH: Final = frozenset({Kind.CURRENT, Kind.METADATA})
+_FRESH: Final = frozenset({Kind.CURRENT, Kind.METADATA, Kind.SCRATCH})
 
 
 class Node(NamedTuple):
@@ -57,7 +60,7 @@ class Node(NamedTuple):
 
     kind: Kind
     user: str = ""
-    #: Of an archive or a rejected file: its name without .yaml.
+    #: Of an archive or a rejected file: its name without .yaml. Of a scratch file: its path in the user's folder.
     name: str = ""
 
     def __str__(self) -> str:
@@ -90,6 +93,14 @@ FAMILIES: Final[dict[Kind, Family]] = {
 
 ROOT: Final = Node(Kind.ROOT)
 
+#: The directories in which a name that begins with a dot is a scratch file's, and their paths in the user's folder.
+SCRATCH: Final[dict[Kind, str]] = {
+    Kind.USER: "",
+    Kind.DIALOGS: "dialogs/",
+    Kind.ARCHIVED: "dialogs/archived/",
+    Kind.REJECTED: "dialogs/rejected/",
+}
+
 
 def child(parent: Node, name: str) -> Node | None:
     """What an entry of a directory would be; None if nothing can be called so there.
@@ -99,6 +110,8 @@ def child(parent: Node, name: str) -> Node | None:
     kind = FIXED.get(parent.kind, {}).get(name)
     if kind is not None:
         return Node(kind, parent.user)
+    if name.startswith(".") and parent.kind in SCRATCH:
+        return Node(Kind.SCRATCH, parent.user, SCRATCH[parent.kind] + name)
     family = FAMILIES.get(parent.kind)
     if family is None:
         return None
@@ -113,6 +126,8 @@ def member(parent: Node, identity: str) -> Node:
 
 def name_of(parent: Node, node: Node) -> str:
     """The name that an entry has in its directory."""
+    if node.kind is Kind.SCRATCH:
+        return node.name.rpartition("/")[2]
     family = FAMILIES.get(parent.kind)
     if family is not None:
         return family.encode(node.user if node.kind is Kind.USER else node.name)

@@ -10,13 +10,21 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 
 from potofs.backends.base import Capability, Reader, Snapshot, Stat, Usage
-from potofs.errors import InvalidName, NotFound, NotPermitted, Stale
+from potofs.errors import InvalidName, NotFound, NotPermitted, Stale, Unsupported
 from potofs.journal import metadata
 from potofs.journal.appending import Appender
 from potofs.journal.journal import DialogueJournal
 from potofs.tree import nodes
 from potofs.tree.attributes import Attributes, Entry, virtual_inode
+from potofs.tree.drafts import Copy, Draft, Profile, put_profile_time
+from potofs.tree.moving import BY_TIME, Moves
 from potofs.tree.nodes import Kind, Node
+from potofs.tree.restoring import Restoring
+from potofs.tree.scratch import Scratch, ScratchFiles
+from potofs.tree.spool import Space
+
+# What may be written in other ways than by appending.
+_WRITABLE = frozenset({Kind.CURRENT, Kind.ARCHIVE, Kind.REJECTED_FILE, Kind.METADATA, Kind.SCRATCH})
 
 
 class Tree:
@@ -25,6 +33,10 @@ class Tree:
     def __init__(self, journal: DialogueJournal) -> None:
         self._journal = journal
         self._backend = journal.backend
+        self._space = Space()
+        self._scratch = ScratchFiles(self._space)
+        self._restoring = Restoring()
+        self._moves = Moves(journal, self._scratch, self._restoring)
         self._attributes: dict[Kind, Callable[[Node], Attributes]] = {
             Kind.ROOT: self._of_users,
             Kind.USERS: self._of_users,
@@ -36,6 +48,7 @@ class Tree:
             Kind.ARCHIVE: self._of_contents,
             Kind.REJECTED_FILE: self._of_contents,
             Kind.METADATA: self._of_contents,
+            Kind.SCRATCH: lambda node: self._scratch.get(node).attributes(),
         }
         self._members: dict[Kind, Callable[[str], Iterator[str]]] = {
             Kind.USERS: lambda _: self._journal.users(),
@@ -57,10 +70,11 @@ class Tree:
 
     def names(self, parent: Node) -> list[str]:
         """The names in a directory, sorted; what comes or goes meanwhile may be in it or not."""
+        scratch = self._scratch.names(parent)
         if parent.kind in self._members:
             encode = nodes.FAMILIES[parent.kind].encode
-            return sorted(map(encode, self._members[parent.kind](parent.user)))
-        return sorted(nodes.FIXED[parent.kind])
+            return sorted([*map(encode, self._members[parent.kind](parent.user)), *scratch])
+        return sorted([*nodes.FIXED[parent.kind], *scratch])
 
     def attributes(self, node: Node) -> Attributes:
         """What is shown of an entry; raises NotFound if it is not there."""
@@ -71,7 +85,7 @@ class Tree:
         return Attributes(stat.id, node.kind.mode, stat.size, stat.mtime_ns, stat.ctime_ns)
 
     def unwritten(self, node: Node) -> Attributes:
-        """What is shown of a running conversation that somebody has opened to begin it."""
+        """What is shown of a file that somebody has opened to begin it, and nobody else can see yet."""
         now = time.time_ns()
         return Attributes(virtual_inode(node), node.kind.mode, 0, now, now)
 
@@ -137,53 +151,140 @@ class Tree:
             node = nodes.child(parent, name)
         except InvalidName:
             node = None
-        if node is None or node.kind is not Kind.CURRENT:
-            raise NotPermitted(f"{name!r} cannot be made in {parent}: only dialogs/current.yaml takes what is written")
+        if node is None or node.kind not in _WRITABLE:
+            raise NotPermitted(f"{name!r} cannot be made in {parent}: that is no name of a conversation or archive")
         return node
 
+    def draft(self, node: Node, *, empty: bool) -> Draft:
+        """Takes what is written to a file in any other way than by appending; `empty`: what it has is to go.
+
+        Raises NotPermitted where nothing can be written, or where it would be lost, and NotFound.
+        """
+        if node.kind is Kind.SCRATCH:
+            scratch = self._scratch.get(node)
+            if empty:
+                scratch.resize(0)
+            return scratch.hold()
+        if node.kind is Kind.METADATA:
+            return Profile(self._journal, self._restoring, node, self._space, empty=empty)
+        if node.kind not in _WRITABLE:
+            raise NotPermitted(f"{node} is read-only")
+        if node.kind is Kind.ARCHIVE and Capability.ARCHIVAL not in self._backend.capabilities:
+            raise Unsupported("this backend has no archival: it cannot store archives")
+        with suppress(NotFound):
+            if empty and self.attributes(node).size:
+                raise NotPermitted(f"{node} is never emptied: only append to it")
+        return Copy(self._backend, node, self._space)
+
+    def make_scratch(self, node: Node, mode: int, owner: tuple[int, int]) -> Scratch:
+        """A scratch file under a name that has none, opened."""
+        return self._scratch.make(node, mode, owner).hold()
+
+    def scratch(self, node: Node) -> Scratch:
+        """A scratch file, to change its mode, owner, size or times; raises NotFound."""
+        return self._scratch.get(node)
+
     def make_directory(self, parent: Node, name: str) -> Entry:
-        """Makes a user; raises NotPermitted for any other directory, InvalidName, NameTooLong, AlreadyExists."""
-        if parent.kind is not Kind.USERS:
-            raise NotPermitted(f"no directory can be made in {parent}: mkdir makes users, in users/")
+        """Makes a user; raises NotPermitted for any other directory, InvalidName, NameTooLong, AlreadyExists.
+
+        But those of a user who has just been made may be made again, and rejected/ is made for what is about to be
+        copied into it.
+        """
         node = nodes.child(parent, name)
-        assert node is not None  # every name in users/ is a user's, or raises
-        self._journal.create_user(node.user)
+        match node.kind if node is not None else None:
+            case Kind.USER:
+                assert node is not None
+                # Nothing is told of it here: a copy of the user may, in a moment.
+                self._backend.create_user(node.user, b"")
+                self._restoring.made_user(node.user)
+            case Kind.REJECTED:
+                assert node is not None
+                self._restoring.make_rejected(node.user)
+            case Kind.ARCHIVED if Capability.ARCHIVAL not in self._backend.capabilities:
+                raise Unsupported("this backend has no archival: there are no archives")
+            case Kind.DIALOGS | Kind.ARCHIVED if node is not None and self.may_be_made_anew(node):
+                pass  # It is there.
+            case _:
+                raise NotPermitted(f"no directory can be made in {parent}: mkdir makes users, in users/")
         return Entry(node, self.attributes(node))
 
-    def rename(self, parent: Node, name: str, new_parent: Node, new_name: str) -> Node:
-        """Archives the running conversation, for that is what moving it into archived/ means; returns the archive.
+    def is_just_made(self, node: Node) -> bool:
+        """Whether it is of a user who was made in this mount, maybe to be restored."""
+        return bool(node.user) and self._restoring.is_just_made(node.user)
 
-        Moved there under its own name, it is called by the time. Raises AlreadyExists, NotFound, and NotPermitted
-        (InvalidName) for any other renaming.
+    def may_be_made_anew(self, node: Node) -> bool:
+        """Whether a copy may make what is there by itself: a user's folders, and metadata.yaml if nothing is stored."""
+        if node.kind is Kind.METADATA:
+            return self.is_just_made(node) and not self.is_begun(node)
+        return node.kind in {Kind.DIALOGS, Kind.ARCHIVED} and self.is_just_made(node)
+
+    def is_begun(self, node: Node) -> bool:
+        """Whether nobody can begin a file any more."""
+        if node.kind is Kind.METADATA:
+            # What is shown of a user of whom nothing is stored may be written as if it were not there.
+            return self._backend.profile_changed(node.user) > 0
+        with suppress(NotFound):
+            self.attributes(node)
+            return True
+        return False
+
+    def rename(self, parent: Node, name: str, new_parent: Node, new_name: str, *, replace: bool = True) -> Node:
+        """Renames an entry, as `moving` has it, and returns what it is then.
+
+        The running conversation moved into archived/ under its own name is called by the time. Raises NotFound,
+        AlreadyExists, and NotPermitted (InvalidName) for what cannot be.
         """
         source = self.lookup(parent, name).node
-        if source.kind is not Kind.CURRENT or new_parent.kind is not Kind.ARCHIVED:
-            raise NotPermitted(f"{source} cannot be moved there: only current.yaml can be, into archived/")
-        if source.user != new_parent.user:
-            raise NotPermitted(f"a conversation of user {source.user!r} cannot become one of {new_parent.user!r}")
-        archive = None
-        if new_name != name:
+        if new_parent.kind is Kind.ARCHIVED and new_name == "current.yaml":
+            target: Node | None = Node(Kind.ARCHIVE, new_parent.user, BY_TIME)
+        else:
             target = nodes.child(new_parent, new_name)
-            assert target is not None  # every name in archived/ is an archive's, or raises
-            archive = target.name
-        return Node(Kind.ARCHIVE, source.user, self._journal.archive_conversation(source.user, archive))
+        if target is None:
+            raise NotPermitted(f"{source} cannot be called {new_name!r} in {new_parent}")
+        return self._moves.move(source, target, replace=replace)
 
     def remove(self, parent: Node, name: str) -> None:
-        """Removes a rejected file; raises NotPermitted for everything else that is there, NotFound."""
+        """Removes a rejected or a scratch file; raises NotPermitted for everything else that is there, NotFound."""
         node = self.lookup(parent, name).node
-        if node.kind is not Kind.REJECTED_FILE:
-            raise NotPermitted(f"{node} is never removed")
-        self._backend.remove_set_aside(node.user, node.name)
+        match node.kind:
+            case Kind.REJECTED_FILE:
+                self._backend.remove_set_aside(node.user, node.name)
+            case Kind.SCRATCH:
+                self._scratch.remove(node)
+            case Kind.METADATA if not self._backend.profile_changed(node.user):
+                # All of it is reckoned, and will be again, unless it is written before: tar makes way for its copy so.
+                self._restoring.take_profile_away(node.user)
+            case Kind.REJECTED if not self._backend.set_asides(node.user):
+                self._restoring.remove_rejected(node.user)
+            case _:
+                raise NotPermitted(f"{node} is never removed")
 
     def set_times(self, node: Node, mtime_ns: int) -> None:
-        """Sets when a conversation was last appended to; raises NotPermitted for what has no time of its own."""
-        if node.kind not in {Kind.CURRENT, Kind.ARCHIVE}:
-            raise NotPermitted(f"the times of {node} follow what is in it")
-        self._backend.set_times(node.user, node.name if node.kind is Kind.ARCHIVE else None, mtime_ns)
+        """Sets when something was last changed; raises NotPermitted for what has no time of its own, NotFound."""
+        match node.kind:
+            case Kind.CURRENT:
+                self._backend.set_times(node.user, None, mtime_ns)
+            case Kind.ARCHIVE:
+                self._backend.set_times(node.user, node.name, mtime_ns)
+            case Kind.METADATA:
+                put_profile_time(self._journal, node.user, mtime_ns)
+            case Kind.USER | Kind.DIALOGS | Kind.ARCHIVED | Kind.REJECTED:
+                self._backend.set_changed(node.user, mtime_ns)
+            case Kind.ROOT | Kind.USERS:
+                self._backend.set_changed(None, mtime_ns)
+            case Kind.REJECTED_FILE:
+                with self.open(node) as there:
+                    self._backend.set_aside(node.user, there.read_all(), node.name, mtime_ns=mtime_ns)
+            case _ if self.attributes(node).mtime_ns != mtime_ns:
+                raise NotPermitted(f"the times of {node} follow what is in it")
 
     def sync(self, node: Node) -> None:
         """Makes everything durable that was appended to a conversation."""
         self._backend.sync(node.user)
+
+    def close(self) -> None:
+        """Takes away what is of this mount only."""
+        self._scratch.close()
 
     # Where attributes come from
 
@@ -203,7 +304,7 @@ class Tree:
         return self._of_user(node)
 
     def _of_rejected(self, node: Node) -> Attributes:
-        if not self._backend.set_asides(node.user):
+        if not (self._restoring.has_rejected(node.user) or self._backend.set_asides(node.user)):
             raise NotFound(f"nothing of user {node.user!r} was rejected")
         return self._of_user(node)
 
@@ -219,5 +320,7 @@ class Tree:
         self._of_user(node)
         # Before it is made: what changes meanwhile has a later time.
         changed = metadata.changed(self._backend, node.user)
+        if not changed or self._restoring.is_profile_away(node.user):
+            raise NotFound(f"nothing is known of user {node.user!r} yet")
         data = self._journal.user_metadata(node.user)
         return Snapshot(data, Stat(virtual_inode(node), len(data), changed, changed))

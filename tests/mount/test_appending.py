@@ -39,7 +39,7 @@ def mia(mount: Mount) -> Path:
 
 
 def test_a_new_user_has_folders_and_no_conversation(mount: Mount, mia: Path) -> None:
-    assert sorted(os.listdir(mount.users / "mia")) == ["dialogs", "metadata.yaml"]
+    assert os.listdir(mount.users / "mia") == ["dialogs"]
     assert os.listdir(mount.dialogs("mia")) == ["archived"]
     assert not mia.exists()
     with pytest.raises(FileNotFoundError):

@@ -104,9 +104,20 @@ def test_a_command_that_would_change_what_was_said_fails_and_changes_nothing(
 
 Call = Callable[[Mount], object]
 
+
+def write_to(path: Path, flags: int) -> None:
+    """Opens it so, and writes to its beginning."""
+    descriptor = os.open(path, flags)
+    try:
+        os.write(descriptor, b"role")
+    finally:
+        os.close(descriptor)
+
+
 CALLS: dict[str, tuple[int, Call]] = {
-    "open for writing without O_APPEND": (errno.EPERM, lambda at: os.open(at.current("mia"), os.O_WRONLY)),
-    "open for reading and writing": (errno.EPERM, lambda at: os.open(at.current("mia"), os.O_RDWR)),
+    "write without O_APPEND": (errno.EPERM, lambda at: write_to(at.current("mia"), os.O_WRONLY)),
+    "write to what is open to read, too": (errno.EPERM, lambda at: write_to(at.current("mia"), os.O_RDWR)),
+    "write to an archive": (errno.EPERM, lambda at: write_to(at.archived("mia") / "older.yaml", os.O_WRONLY)),
     "open with O_TRUNC": (errno.EPERM, lambda at: os.open(at.current("mia"), os.O_WRONLY | os.O_APPEND | os.O_TRUNC)),
     "open for reading with O_TRUNC": (errno.EPERM, lambda at: os.open(at.current("mia"), os.O_RDONLY | os.O_TRUNC)),
     "open an archive to append": (

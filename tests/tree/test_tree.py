@@ -1,6 +1,7 @@
 """The tree without a kernel: lookup and listing agree, and what is refused changes nothing."""
 
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -14,18 +15,23 @@ from tests import redis_servers
 
 FIRST = ChatMessage("user", "Hello", "2024-01-15T10:30:00.000Z")
 FIRST_RECORD = b'role: user\ncontent: Hello\ntimestamp: "2024-01-15T10:30:00.000Z"\n---\n'
+SCRATCH = Node(Kind.SCRATCH, "mia", "dialogs/archived/.refund.yaml.Xy12Zz")
 SECOND = ChatMessage("user", "Again", "2024-01-16T10:30:00.000Z")
 
 
 @pytest.fixture
-def tree(journal: DialogueJournal) -> Tree:
+def tree(journal: DialogueJournal) -> Iterator[Tree]:
     """A tree in which every kind of entry is there."""
     for user in ("mia", "a/b", ".."):
         journal.add_message(user, FIRST)
         journal.archive_conversation(user, "refund/2024")
         journal.add_message(user, SECOND)
         journal.backend.set_aside(user, b"hello\n")
-    return Tree(journal)
+    tree = Tree(journal)
+    with closing(tree.make_scratch(SCRATCH, 0o600, (0, 0))) as scratch:
+        scratch.write(0, b"hello")
+    yield tree
+    tree.close()
 
 
 def walk(tree: Tree, node: Node = ROOT) -> Iterator[tuple[Node, str, Node]]:
@@ -44,7 +50,7 @@ def test_every_kind_of_entry_is_listed_and_looked_up_as_what_it_is(tree: Tree) -
         assert nodes.name_of(parent, node) == name
         assert nodes.child(parent, name) == node
         assert "/" not in name
-        assert not name.startswith(".")
+        assert name.startswith(".") == (node == SCRATCH)
 
 
 def test_every_directory_is_in_the_table_that_lookup_and_listing_go_by() -> None:
@@ -59,12 +65,13 @@ def test_inode_numbers_are_unique_and_stay(tree: Tree, journal: DialogueJournal)
     first = numbers(tree)
     assert len(set(first.values())) == len(first)
     assert all(0 < number < 1 << 64 for number in first.values())
+    del first[f"{Node(Kind.ARCHIVED, 'mia')}/.refund.yaml.Xy12Zz"]
     assert numbers(Tree(journal)) == first
 
 
 def test_what_is_listed_as_so_large_has_so_many_bytes(tree: Tree) -> None:
     for _, name, node in walk(tree):
-        if not node.kind.is_directory:
+        if not node.kind.is_directory and node != SCRATCH:
             with tree.open(node) as reader:
                 assert len(reader.read_all()) == tree.attributes(node).size > 0, name
 
@@ -100,23 +107,50 @@ def test_directories_can_only_be_made_as_users(tree: Tree) -> None:
             tree.make_directory(Node(kind, "mia"), "folder")
 
 
-def test_only_the_running_conversation_takes_what_is_written(tree: Tree) -> None:
+def test_only_the_running_conversation_takes_what_is_appended(tree: Tree) -> None:
     for kind in set(Kind) - {Kind.CURRENT}:
         with pytest.raises(NotPermitted):
             tree.appender(Node(kind, "mia", "refund/2024"))
-    for name in ("other.yaml", "current.yml", ".current.yaml.swp"):
+
+
+def test_only_what_has_a_place_in_the_tree_can_be_made(tree: Tree) -> None:
+    dialogs = Node(Kind.DIALOGS, "mia")
+    for name in ("other.yaml", "current.yml"):
         with pytest.raises(NotPermitted):
-            tree.to_create(Node(Kind.DIALOGS, "mia"), name)
-    assert tree.to_create(Node(Kind.DIALOGS, "mia"), "current.yaml") == Node(Kind.CURRENT, "mia")
+            tree.to_create(dialogs, name)
+    with pytest.raises(NotPermitted):
+        tree.to_create(Node(Kind.USERS), ".git")
+    assert tree.to_create(dialogs, "current.yaml") == Node(Kind.CURRENT, "mia")
+    assert tree.to_create(dialogs, ".current.yaml.swp") == Node(Kind.SCRATCH, "mia", "dialogs/.current.yaml.swp")
+    assert tree.to_create(Node(Kind.ARCHIVED, "mia"), "new.yaml") == Node(Kind.ARCHIVE, "mia", "new")
 
 
-def test_nothing_is_moved_anywhere_but_the_running_conversation_into_its_user_s_archives(tree: Tree) -> None:
+#: Which kinds can become which, of the same user.
+MOVES = {
+    (Kind.CURRENT, Kind.ARCHIVE),
+    (Kind.ARCHIVE, Kind.CURRENT),
+    (Kind.ARCHIVE, Kind.ARCHIVE),
+    *((Kind.SCRATCH, kind) for kind in (Kind.CURRENT, Kind.ARCHIVE, Kind.REJECTED_FILE, Kind.METADATA, Kind.SCRATCH)),
+}
+
+
+def test_nothing_is_moved_that_could_not_be_what_it_is_called_then(tree: Tree) -> None:
     before = [(parent, name) for parent, name, _ in walk(tree)]
-    places = [(parent, name) for parent, name, _ in walk(tree)]
-    for parent, name in places:
-        for target in {parent for parent, _ in places} - {Node(Kind.ARCHIVED, parent.user)}:
-            with pytest.raises(NotPermitted):
-                tree.rename(parent, name, target, "moved.yaml")
+    places = {parent for parent, _ in before}
+    names = {"users", "mia", "dialogs", "current.yaml", "archived", "moved.yaml", ".moved", "metadata.yaml", "system"}
+    for parent, name, node in list(walk(tree)):
+        for target in places:
+            for new in names:
+                try:
+                    found = nodes.child(target, new)
+                except InvalidName:
+                    found = None
+                by_time = target.kind is Kind.ARCHIVED and new == "current.yaml" and node.kind is Kind.CURRENT
+                if node.user == target.user and (by_time or (found and (node.kind, found.kind) in MOVES)):
+                    continue
+                with pytest.raises(NotPermitted):
+                    tree.rename(parent, name, target, new)
+    assert [(parent, name) for parent, name, _ in walk(tree)] == before
     with pytest.raises(AlreadyExists):
         tree.rename(Node(Kind.DIALOGS, "mia"), "current.yaml", Node(Kind.ARCHIVED, "mia"), "refund%2F2024.yaml")
     with pytest.raises(InvalidName):
@@ -124,11 +158,13 @@ def test_nothing_is_moved_anywhere_but_the_running_conversation_into_its_user_s_
     assert [(parent, name) for parent, name, _ in walk(tree)] == before
 
 
-def test_only_what_was_rejected_can_be_removed(tree: Tree) -> None:
+def test_only_what_was_rejected_and_scratch_files_can_be_removed(tree: Tree) -> None:
     for parent, name, node in list(walk(tree)):
-        if node.kind is not Kind.REJECTED_FILE:
+        if node.kind not in {Kind.REJECTED_FILE, Kind.SCRATCH}:
             with pytest.raises(NotPermitted):
                 tree.remove(parent, name)
+    tree.remove(Node(Kind.ARCHIVED, "mia"), ".refund.yaml.Xy12Zz")
+    assert tree.names(Node(Kind.ARCHIVED, "mia")) == ["refund%2F2024.yaml"]
     rejected = Node(Kind.REJECTED, "mia")
     tree.remove(rejected, tree.names(rejected)[0])
     assert tree.names(Node(Kind.DIALOGS, "mia")) == ["archived", "current.yaml", "rejected"]

@@ -143,8 +143,9 @@ class FilesystemBackend(Backend):
             try:
                 files.make_directories(self._layout.archived(user), durable=False)
                 # Another writer that found the folder without it was as quick.
-                with suppress(FileExistsError):
-                    files.create_whole(self._layout.profile(user), profile, durable=self._durable)
+                if profile:
+                    with suppress(FileExistsError):
+                        files.create_whole(self._layout.profile(user), profile, durable=self._durable)
             except OSError:
                 # Half a user would be in the way of the next try. Whatever is in use by now is not empty, and stays.
                 for folder in (self._layout.archived(user), self._layout.dialogs(user), self._layout.user(user)):

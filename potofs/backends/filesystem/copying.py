@@ -1,6 +1,7 @@
 """Storing what is a copy of something else: bytes as they are, with the times that they had there."""
 
 import os
+import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, suppress
 
@@ -87,13 +88,18 @@ class Copies:
             files.replace_whole(self._layout.profile(user), profile, mtime_ns=mtime_ns)
 
     def set_aside(self, user: str, name: str, data: bytes, mtime_ns: int | None) -> None:
-        """Sets bytes aside under a name; raises AlreadyExists."""
+        """Sets bytes aside under a name, or the time of these bytes if they are there; raises AlreadyExists."""
         path = self._layout.set_aside(user, name)
         self._folders.make(user)
         with self._changing(user):
             if os.path.lexists(path):
                 # First, for making a file beside it would be a change of the folder.
-                raise taken_aside(user, name)
+                with files.FileReader(path) as there:
+                    if there.read_all() != data:
+                        raise taken_aside(user, name)
+                now = time.time_ns() if mtime_ns is None else mtime_ns
+                os.utime(path, ns=(now, now))
+                return
             files.make_directories(os.path.dirname(path), below=self._layout.users, durable=self._durable)
             try:
                 files.create_whole(path, data, mtime_ns=mtime_ns, durable=self._durable)

@@ -202,7 +202,7 @@ class RedisBackend(Backend):
     def set_times(self, user: str, archive: str | None, mtime_ns: int) -> None:
         entry_name = "" if archive is None else spelled(archive)
         with explained(missing=lambda: not_found(user, archive)):
-            self._changes.do("set_times", user, lambda _: ((), (entry_name, mtime_ns)))
+            self._changes.do("set_times", user, lambda _: ((), (entry_name, mtime_ns, "")))
 
     def put_current(self, user: str, data: bytes, mtime_ns: int) -> None:
         exists = AlreadyExists(f"user {user!r} has a running conversation already; nothing is replaced")
@@ -265,8 +265,17 @@ class RedisBackend(Backend):
         if name is None:
             base = times.compact(time.time_ns())
             return named(self._copies.put("aside", user, base, data, mtime_ns, NO_FIGURES))
-        with explained(exists=lambda: taken_aside(user, name)):
-            return named(self._copies.put("named aside", user, spelled(name), data, mtime_ns, NO_FIGURES))
+        try:
+            with explained(exists=lambda: taken_aside(user, name)):
+                return named(self._copies.put("named aside", user, spelled(name), data, mtime_ns, NO_FIGURES))
+        except AlreadyExists:
+            with self.open_set_aside(user, name) as there:
+                if there.read_all() != data:
+                    raise
+        arguments = (spelled(name), time.time_ns() if mtime_ns is None else mtime_ns, "aside")
+        with explained(missing=lambda: nothing_aside(user, name)):
+            self._changes.do("set_times", user, lambda _: ((), arguments), index=self._keys.asides(user))
+        return name
 
     def set_asides(self, user: str) -> list[Archived]:
         return self._listed(self._keys.asides(user))

@@ -1,6 +1,6 @@
--- Sets the time of a conversation's last append.
+-- Sets the time of a conversation's last append, or of what was set aside.
 --
--- ARGV       5 the archive's name, or empty: the running conversation  6 the time
+-- ARGV       5 the archive's name, or empty: the running conversation  6 the time  7 aside, or empty
 -- Answer     empty
 
 if ARGV[5] == '' then
@@ -17,5 +17,7 @@ end
 
 local number, _, _, size, count = parts_of(entry)
 redis.call('HSET', ARCHIVES, ARGV[5], entry_of(number, ARGV[6], now, size, count))
-crown_anew()
+if ARGV[7] ~= 'aside' then
+  crown_anew()
+end
 return done('')

@@ -1,0 +1,62 @@
+"""What a mount remembers while a copy of a journal is being restored through it, and nobody else needs to know.
+
+Tools make every folder that was in the copy, also one that is only there while it holds something; and tar takes away
+what is in its way before it writes.
+"""
+
+import time
+from collections import OrderedDict
+
+# Users who are remembered as made here, at most; and how long a file may be away that is to be written anew (seconds).
+_USERS = 10_000
+_AWAY = 10.0
+
+
+class Restoring:
+    """One mount's memory. Each look is a single one, so any thread may."""
+
+    def __init__(self) -> None:
+        # Users whose rejected/ was made, and is empty yet.
+        self._rejected: set[str] = set()
+        # Users who were made here, the last ones.
+        self._made: OrderedDict[str, None] = OrderedDict()
+        # Until when whose metadata.yaml is away (seconds, monotonic).
+        self._away: dict[str, float] = {}
+
+    def made_user(self, user: str) -> None:
+        """A user was made by mkdir."""
+        self._made[user] = None
+        if len(self._made) > _USERS:
+            self._made.popitem(last=False)
+
+    def is_just_made(self, user: str) -> bool:
+        """Whether a user was made here, and not many since."""
+        return user in self._made
+
+    def take_profile_away(self, user: str) -> None:
+        """Takes metadata.yaml away for whoever will write it next."""
+        self._away[user] = time.monotonic() + _AWAY
+
+    def is_profile_away(self, user: str) -> bool:
+        """Whether metadata.yaml was taken away, and not written again."""
+        until = self._away.get(user)
+        if until is not None and time.monotonic() > until:
+            self._away.pop(user, None)
+            until = None
+        return until is not None
+
+    def profile_written(self, user: str) -> None:
+        """Somebody has written metadata.yaml."""
+        self._away.pop(user, None)
+
+    def make_rejected(self, user: str) -> None:
+        """rejected/ is there from now on, also while it is empty."""
+        self._rejected.add(user)
+
+    def has_rejected(self, user: str) -> bool:
+        """Whether it was made."""
+        return user in self._rejected
+
+    def remove_rejected(self, user: str) -> None:
+        """It is only there while it holds something again."""
+        self._rejected.discard(user)

@@ -1,0 +1,93 @@
+"""Where bytes wait that are written and not stored yet: in memory while they are few, else in a file without a name.
+
+A file without a name is gone with its process, however that ends.
+"""
+
+import errno
+import os
+import tempfile
+import threading
+from typing import IO
+
+# Bytes of one file that are kept in memory.
+_IN_MEMORY = 1 << 20
+#: Bytes that one file may have. It is looked at as a whole before it is stored.
+LARGEST = 1 << 30
+#: Bytes that all files of a mount may have together.
+ROOM = 4 << 30
+
+
+class Space:
+    """The room that is left for all spools of one mount."""
+
+    def __init__(self, size: int = ROOM) -> None:
+        self._left = size
+        self._guard = threading.Lock()
+
+    def take(self, size: int) -> None:
+        """Raises OSError (ENOSPC) if there is not so much left (bytes)."""
+        with self._guard:
+            if size > self._left:
+                raise OSError(errno.ENOSPC, "too much is being copied at once: close or remove scratch files")
+            self._left -= size
+
+    def give(self, size: int) -> None:
+        """Takes back what is needed no more."""
+        with self._guard:
+            self._left += size
+
+
+class Spool:
+    """Bytes of one file, at any offset. Thread-safe."""
+
+    def __init__(self, space: Space) -> None:
+        self._space = space
+        self._guard = threading.Lock()
+        self._file: IO[bytes] = tempfile.SpooledTemporaryFile(max_size=_IN_MEMORY, dir=_directory())  # noqa: SIM115
+        #: Bytes that it has.
+        self.size = 0
+
+    def write(self, offset: int, data: bytes) -> None:
+        """Raises OSError: EFBIG past what one file may have, ENOSPC."""
+        with self._guard:
+            self._grow(offset + len(data))
+            self._file.seek(offset)
+            self._file.write(data)
+
+    def read(self, offset: int, size: int) -> bytes:
+        """At most `size` bytes; fewer only at the end."""
+        with self._guard:
+            self._file.seek(offset)
+            return self._file.read(size)
+
+    def resize(self, size: int) -> None:
+        """Cuts it off, or fills it with zeros; raises OSError as `write`."""
+        with self._guard:
+            if size > self.size:
+                self._grow(size)
+                # Not truncate(), which makes nothing longer in memory.
+                self._file.seek(size - 1)
+                self._file.write(b"\0")
+            else:
+                self._file.truncate(size)
+                self._space.give(self.size - size)
+                self.size = size
+
+    def close(self) -> None:
+        """Forgets the bytes."""
+        with self._guard:
+            self._file.close()
+            self._space.give(self.size)
+            self.size = 0
+
+    def _grow(self, size: int) -> None:
+        if size > LARGEST:
+            raise OSError(errno.EFBIG, f"a file that is copied here may have {LARGEST >> 20} MiB")
+        if size > self.size:
+            self._space.take(size - self.size)
+            self.size = size
+
+
+def _directory() -> str:
+    # On a disk: /tmp is memory on many machines.
+    return os.environ.get("TMPDIR") or "/var/tmp"  # noqa: S108  (a file there has no name)
