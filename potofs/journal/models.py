@@ -10,6 +10,7 @@ import msgspec
 
 from potofs import names
 from potofs.errors import ConfigError
+from potofs.journal import arguments
 
 
 class Model(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
@@ -52,8 +53,12 @@ User = PotoUser | str
 
 
 def id_of(user: User) -> str:
-    """The id of a user."""
-    return user.id if isinstance(user, PotoUser) else user
+    """The id of a user; raises TypeError for what is neither."""
+    if isinstance(user, str):
+        return user
+    if isinstance(user, PotoUser):
+        return user.id
+    raise arguments.wrong_type("user", user, "a PotoUser or its id, which is text")
 
 
 class ArchivedConversation(Model, frozen=True, kw_only=True):
@@ -109,9 +114,10 @@ class CleanupOptions(Model, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         for field in msgspec.structs.fields(self):
             value = getattr(self, field.name)
             if isinstance(value, bool) is not (field.type is bool) or not isinstance(value, int | float):
-                raise ConfigError(f"{field.encode_name} cannot be {value!r:.40}")
+                wanted = "True or False" if field.type is bool else "a number of hours, 0 or more"
+                raise ConfigError(f"{field.name} cannot be {value!r:.40}: it has to be {wanted}")
             if not value >= 0:  # Nor what is no number.
-                raise ConfigError(f"{field.encode_name} has to be 0 or more")
+                raise ConfigError(f"{field.name} has to be 0 or more, not {value!r}")
 
 
 class CleanupResult(Model, frozen=True, kw_only=True):
