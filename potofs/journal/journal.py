@@ -38,8 +38,8 @@ class DialogueJournal:
 
     A user is a PotoUser or its id. Whatever the backend's place refuses (a full disk, missing rights) comes through as
     OSError; every change raises Fenced while none is taken, and Unsupported is for what this backend cannot do. An
-    argument of a wrong type is a TypeError that names it. Once it is closed, every operation raises PotofsError, as does
-    an iterator that is read on.
+    argument of a wrong type is a TypeError that names it. Once it is closed, every operation raises PotofsError, and so
+    does an iterator that is read on.
     """
 
     def __init__(self, backend: Backend) -> None:

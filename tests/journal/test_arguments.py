@@ -13,6 +13,9 @@ from tests.journal.test_exchange import HELLO, archiving
 
 # In the calls below everything is of any type, as in a program that nobody checks.
 Call = Callable[[Any], Any]
+opened: Any = open_journal
+message: Any = ChatMessage
+options: Any = CleanupOptions
 
 
 @pytest.mark.parametrize(
@@ -69,11 +72,11 @@ Call = Callable[[Any], Any]
         (lambda j: j.cleanup(0), "options has to be CleanupOptions, not int"),
         (lambda j: j.fsck("mia"), "users has to be an iterable of users, not str: give a single one in a list"),
         (lambda j: list(j.fsck([5])), "user has to be .*, not int"),
-        (lambda _: open_journal(5), "where has to be a backend's URL or a Where, not int: write \"file:///var"),
-        (lambda _: open_journal(None), "where has to be .*, not NoneType"),
-        (lambda _: open_journal(Path("/var/lib/poto")), "where has to be .*, not PosixPath"),
-        (lambda _: ChatMessage.from_items("role"), "items has to be a mapping, not str: ChatMessage.from_json takes"),
-        (lambda _: ChatMessage.from_json({}), "text has to be text, not dict: ChatMessage.from_items takes"),
+        (lambda _: opened(5), "where has to be a backend's URL or a Where, not int: write \"file:///var"),
+        (lambda _: opened(None), "where has to be .*, not NoneType"),
+        (lambda _: opened(Path("/var/lib/poto")), "where has to be .*, not PosixPath"),
+        (lambda _: message.from_items("role"), "items has to be a mapping, not str: ChatMessage.from_json takes"),
+        (lambda _: message.from_json({}), "text has to be text, not dict: ChatMessage.from_items takes"),
     ],
 )
 def test_an_argument_of_a_wrong_type_is_named_and_nothing_is_done(call: Call, error: str) -> None:
@@ -88,20 +91,20 @@ def test_an_argument_of_a_wrong_type_is_named_and_nothing_is_done(call: Call, er
     ("make", "kind", "error"),
     [
         (
-            lambda: ChatMessage("user", "a", datetime(2024, 1, 15)),
+            lambda: message("user", "a", datetime.fromisoformat("2024-01-15T10:30:00")),
             InvalidMessage,
             "timestamp has to be text, not datet",
         ),
-        (lambda: ChatMessage("user", "a", datetime.now(UTC)), InvalidMessage, r"give timestamp.astimezone\(UTC\)"),
-        (lambda: ChatMessage("user", "a", 1705314600), InvalidMessage, "timestamp has to be text, not int: write it"),
-        (lambda: ChatMessage("user", "a", "15 January"), InvalidMessage, "timestamp '15 January' is not a time"),
-        (lambda: ChatMessage("user", None), InvalidMessage, "content has to be text, not NoneType"),
-        (lambda: ChatMessage("user", "a", "", "gpt-4"), InvalidMessage, "metadata has to be a mapping, not str"),
-        (lambda: ChatMessage("user", "a", "", None, None), InvalidMessage, "extra has to be a mapping, not NoneType"),
-        (lambda: ChatMessage("user", "a", "", None, 5), InvalidMessage, "extra has to be a mapping, not int"),
-        (lambda: CleanupOptions(max_age_hours="7"), ConfigError, "max_age_hours cannot be '7': it has to be a number"),
-        (lambda: CleanupOptions(dry_run=1), ConfigError, "dry_run cannot be 1: it has to be True or False"),
-        (lambda: CleanupOptions(max_age_hours=-1), ConfigError, "max_age_hours has to be 0 or more, not -1"),
+        (lambda: message("user", "a", datetime.now(UTC)), InvalidMessage, r"give timestamp.astimezone\(UTC\)"),
+        (lambda: message("user", "a", 1705314600), InvalidMessage, "timestamp has to be text, not int: write it"),
+        (lambda: message("user", "a", "15 January"), InvalidMessage, "timestamp '15 January' is not a time"),
+        (lambda: message("user", None), InvalidMessage, "content has to be text, not NoneType"),
+        (lambda: message("user", "a", "", "gpt-4"), InvalidMessage, "metadata has to be a mapping, not str"),
+        (lambda: message("user", "a", "", None, None), InvalidMessage, "extra has to be a mapping, not NoneType"),
+        (lambda: message("user", "a", "", None, 5), InvalidMessage, "extra has to be a mapping, not int"),
+        (lambda: options(max_age_hours="7"), ConfigError, "max_age_hours cannot be '7': it has to be a number"),
+        (lambda: options(dry_run=1), ConfigError, "dry_run cannot be 1: it has to be True or False"),
+        (lambda: options(max_age_hours=-1), ConfigError, "max_age_hours has to be 0 or more, not -1"),
     ],
 )
 def test_a_value_that_cannot_be_is_refused_when_it_is_made(make: Any, kind: type[PotofsError], error: str) -> None:
