@@ -2,6 +2,7 @@
 
 import os
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -65,9 +66,10 @@ def test_what_is_no_backend_url_is_refused_with_the_way_out(url: str, reason: st
 
 @pytest.mark.parametrize("url", ["file:///", "file:////", "file:///.", "file:///a/..", "file:///%2F"])
 def test_the_root_of_the_system_is_no_place_for_a_journal(url: str) -> None:
-    for refused in (lambda: parse(url), lambda: config.root("/"), lambda: Where("file", "/")):
+    made: list[Callable[[], Where]] = [lambda: parse(url), lambda: config.root("/"), lambda: Where("file", "/")]
+    for make in made:
         with pytest.raises(ConfigError, match="no journal is put into the root of the system: name a folder"):
-            refused()
+            make()
 
 
 def test_a_password_is_in_no_error() -> None:

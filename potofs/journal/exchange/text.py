@@ -27,7 +27,7 @@ class Place(NamedTuple):
 
     def behind(self, error: InvalidMessage) -> "Place":
         """The place of a mistake in a text that begins here, this one if nobody knows it better."""
-        if error.line is None or not isinstance(error.column, int):
+        if error.line is None or error.column is None:
             return self
         return Place(self.line + error.line - 1, error.column + (self.column - 1 if error.line == 1 else 0))
 
