@@ -4,6 +4,7 @@ As JSON they have the document's names (`userId`); a field that is not known, or
 Models" and "Configuration System" of the design document. It does not say what CleanupOptions and CleanupResult are.
 """
 
+import re
 from typing import Any, Self
 
 import msgspec
@@ -11,6 +12,8 @@ import msgspec
 from potofs import names
 from potofs.errors import ConfigError
 from potofs.journal import arguments
+
+_PATH = re.compile(r"^(.*) - at `\$\.(.*)`$", re.DOTALL)
 
 
 class Model(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
@@ -22,11 +25,18 @@ class Model(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
 
     @classmethod
     def from_json(cls, text: str | bytes) -> Self:
-        """The model of such a text, fields that it does not know left out; raises ConfigError with the field."""
+        """The model of such a text, fields that it does not know left out; raises ConfigError with the field.
+
+        Raises TypeError for what is no text.
+        """
+        if not isinstance(text, str | bytes):
+            raise arguments.wrong_type("text", text, "text, or bytes of UTF-8")
         try:
             return msgspec.json.decode(text, type=cls)
         except (msgspec.DecodeError, UnicodeError) as error:
-            raise ConfigError(f"not the JSON of {cls.__name__}: {error}") from None
+            # A field by its name alone, not by a path of a language that its writer need not know.
+            why = _PATH.sub(r"\2: \1", str(error))
+            raise ConfigError(f"not the JSON of {cls.__name__}: {why}") from None
 
     @classmethod
     def json_schema(cls) -> dict[str, Any]:

@@ -76,6 +76,7 @@ options: Any = CleanupOptions
         (lambda _: opened(None), "where has to be .*, not NoneType"),
         (lambda _: opened(Path("/var/lib/poto")), "where has to be .*, not PosixPath"),
         (lambda _: message.from_items("role"), "items has to be a mapping, not str: ChatMessage.from_json takes"),
+        (lambda _: options.from_json({"maxAgeHours": 1}), "text has to be text, or bytes of UTF-8, not dict"),
         (lambda _: message.from_json({}), "text has to be text, not dict: ChatMessage.from_items takes"),
     ],
 )
@@ -104,6 +105,11 @@ def test_an_argument_of_a_wrong_type_is_named_and_nothing_is_done(call: Call, er
         (lambda: message("user", "a", "", None, 5), InvalidMessage, "extra has to be a mapping, not int"),
         (lambda: options(max_age_hours="7"), ConfigError, "max_age_hours cannot be '7': it has to be a number"),
         (lambda: options(dry_run=1), ConfigError, "dry_run cannot be 1: it has to be True or False"),
+        (
+            lambda: options.from_json('{"maxAgeHours": "7"}'),
+            ConfigError,
+            "^not the JSON of CleanupOptions: maxAgeHours: Expected `float`, got `str`$",
+        ),
         (lambda: options(max_age_hours=-1), ConfigError, "max_age_hours has to be 0 or more, not -1"),
     ],
 )
