@@ -222,7 +222,7 @@ class AsyncDialogueJournal:
 async def open_journal(where: str | Where, *, create: bool = True) -> AsyncDialogueJournal:
     """The journal at a URL such as file:///var/lib/poto, made if it is not there and `create` is not False.
 
-    Raises ConfigError for a place or setting that cannot be, NotFound, OSError.
+    Raises what `potofs.open_journal` raises.
     """
     opened: list[AsyncDialogueJournal] = []
     try:

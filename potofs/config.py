@@ -11,7 +11,9 @@ Names and defaults of the settings are those of the document's configuration fil
 """
 
 import os
-from typing import Final, Literal, TypeVar
+import re
+from difflib import get_close_matches
+from typing import Any, Final, Literal, TypeVar, get_args, get_origin
 from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit
 
 import msgspec
@@ -26,6 +28,8 @@ REDIS_SCHEMES: Final = frozenset(
 )
 #: The largest record that is taken (bytes); it fits into one write of the kernel.
 MAX_MESSAGE_BYTES: Final = 1 << 20
+
+_PASSWORD = re.compile("(://[^/?#@:]*:).*@", re.DOTALL)
 
 
 class Limits(msgspec.Struct, frozen=True):
@@ -50,7 +54,7 @@ class Settings(msgspec.Struct, frozen=True, rename="camel", forbid_unknown_field
         for field in msgspec.structs.fields(self):
             value = getattr(self, field.name)
             if isinstance(value, int) and value < 0:
-                raise ValueError(f"{field.encode_name} has to be 0 or more")
+                raise ValueError(f"{field.encode_name}: expected 0 or more, got {value}")
 
     @property
     def limits(self) -> Limits:
@@ -105,9 +109,11 @@ class RedisSettings(ArchivingSettings, frozen=True, rename="camel", forbid_unkno
     def __post_init__(self) -> None:
         super().__post_init__()
         if not self.timeout_ms:
-            raise ValueError("timeoutMs has to be 1 or more")
+            raise ValueError("timeoutMs: expected 1 or more, got 0")
         if "{" in self.key_prefix or "}" in self.key_prefix:
-            raise ValueError("keyPrefix cannot have braces: a cluster would place keys by what is in them")
+            raise ValueError(
+                f"keyPrefix: expected text without braces, by which a cluster places keys, got {self.key_prefix!r:.40}"
+            )
 
     @property
     def limits(self) -> Limits:
@@ -134,13 +140,18 @@ class Where(msgspec.Struct, frozen=True):
     #: Settings by the configuration file's names, as they were written.
     options: dict[str, str] = {}
 
+    def __post_init__(self) -> None:
+        if self.scheme == "file" and self.place.startswith("/") and not self.place.strip("/"):
+            raise ConfigError(f"{self}: no journal is put into the root of the system: name a folder of its own")
+
     def settings(self, kind: type[SettingsType]) -> SettingsType:
         """Its options as settings; raises ConfigError for an unknown name or a value that cannot be."""
         try:
             return msgspec.convert(self.options, kind, strict=False)
         except msgspec.ValidationError as error:
-            names = ", ".join(field.encode_name for field in msgspec.structs.fields(kind))
-            raise ConfigError(f"{self}: {error}; the settings are {names}") from None
+            fields = {field.encode_name: field.type for field in msgspec.structs.fields(kind)}
+            why = _mistake(self.options, fields) or error
+            raise ConfigError(f"{self}: {why}; the settings are {', '.join(fields)}") from None
 
     @property
     def url(self) -> str:
@@ -151,43 +162,76 @@ class Where(msgspec.Struct, frozen=True):
     def __str__(self) -> str:
         """The URL without its options and without a password, in ASCII; for a log or a list of mounts."""
         user, at, rest = self.place.rpartition("@")
-        if self.scheme in REDIS_SCHEMES and ":" in user:
+        if self.scheme != "file" and ":" in user:
             return self._with(f"{user.partition(':')[0]}:***{at}{rest}")
         return self._with(self.place)
 
     def _with(self, place: str) -> str:
+        # Redis without a host is the local one; elsewhere, what has no place is a name alone, as in memory:
+        slashes = "//" if place or self.scheme in REDIS_SCHEMES else ""
         # As the system spells names: a path need not be text. No comma, which would end an option of mount(8).
-        return f"{self.scheme}://{quote(place, safe='/:@*', errors='surrogateescape')}"
+        return f"{self.scheme}:{slashes}{quote(place, safe='/:@*', errors='surrogateescape')}"
+
+
+def _mistake(options: dict[str, str], fields: dict[str, Any]) -> str | None:
+    """The first option that is wrong by itself, by its own name; None if none is."""
+    for name, value in options.items():
+        if name not in fields:
+            near = get_close_matches(name, fields, n=1)
+            return f"{name}: there is no such setting{f', did you mean {near[0]}?' if near else ''}"
+        try:
+            msgspec.convert(value, fields[name], strict=False)
+        except msgspec.ValidationError as error:
+            return f"{name}: {_expected(fields[name], error)}, got {value!r:.40}"
+    return None
+
+
+def _expected(kind: Any, error: msgspec.ValidationError) -> str:
+    """What a setting of a type takes, as a person says it; msgspec's own words for a type that none of ours has."""
+    if kind is int:
+        return "expected a whole number"
+    if kind is bool:
+        return "expected true or false"
+    if get_origin(kind) is Literal:
+        return f"expected {' or '.join(map(str, get_args(kind)))}"
+    return str(error)
 
 
 def root(directory: str) -> Where:
-    """The file backend in a directory; `--root DIR` is short for this."""
+    """The file backend in a directory; `--root DIR` is short for this. Raises ConfigError for the system's root."""
     return Where("file", os.path.abspath(directory))
 
 
 def parse(url: str) -> Where:
     """A backend URL, taken apart; raises ConfigError if it is none."""
+    # A password belongs into no log and on no screen.
+    shown = repr(_PASSWORD.sub(r"\1***@", url))
     try:
         parts = urlsplit(url)
     except ValueError as error:
-        raise ConfigError(f"{url!r} is not a backend URL: {error}") from None
+        raise ConfigError(f"{shown} is not a backend URL: {error}") from None
     if not parts.scheme:
-        raise ConfigError(f"{url!r} is not a backend URL: write file:///var/lib/poto, or give --root DIR")
+        raise ConfigError(f"{shown} is not a backend URL: write file:///var/lib/poto, or give --root DIR")
     if "#" in url:
-        raise ConfigError(f"{url!r}: a # in a backend URL is written %23")
+        raise ConfigError(f"{shown}: a # in a backend URL is written %23")
     try:
-        options = dict(parse_qsl(parts.query, keep_blank_values=True, strict_parsing=bool(parts.query)))
+        given = parse_qsl(parts.query, keep_blank_values=True, strict_parsing=bool(parts.query))
     except ValueError:
-        raise ConfigError(f"{url!r}: what follows ? has to be name=value&name=value") from None
+        raise ConfigError(f"{shown}: what follows ? has to be name=value&name=value") from None
+    options: dict[str, str] = {}
+    for name, value in given:
+        if name in options:
+            raise ConfigError(f"{shown}: {name} is given twice, give it once")
+        options[name] = value
     place = unquote(parts.netloc + parts.path, errors="surrogateescape")
     if parts.scheme == "file":
         if parts.netloc or not place.startswith("/"):
-            raise ConfigError(f"{url!r}: a file URL has three slashes and a whole path, file:///var/lib/poto")
+            raise ConfigError(f"{shown}: a file URL has three slashes and a whole path, file:///var/lib/poto")
         if "\0" in place:
-            raise ConfigError(f"{url!r}: no path has a NUL in it")
+            raise ConfigError(f"{shown}: no path has a NUL in it")
         place = os.path.abspath(place)
     elif parts.scheme in REDIS_SCHEMES and "prefix" in options:
         if "keyPrefix" in options:
-            raise ConfigError(f"{url!r}: prefix is short for keyPrefix, give one of them")
+            raise ConfigError(f"{shown}: prefix is short for keyPrefix, give one of them")
         options["keyPrefix"] = options.pop("prefix")
     return Where(parts.scheme, place, options)

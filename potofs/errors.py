@@ -19,7 +19,7 @@ class InvalidMessage(PotofsError):
     """Bytes or values that are not a message: wrong YAML, a missing key, an unknown role."""
 
     def __init__(
-        self, reason: str, *, offset: int | None = None, line: int | None = None, column: int | str | None = None
+        self, reason: str, *, offset: int | None = None, line: int | None = None, column: int | None = None
     ) -> None:
         at_byte = "" if offset is None else f"at byte {offset}: "
         place = "" if line is None else f"line {line}: " if column is None else f"line {line}, column {column}: "
@@ -28,7 +28,7 @@ class InvalidMessage(PotofsError):
         self.offset = offset
         #: Of the document, counted from 1; None if the error is of the document as a whole.
         self.line = line
-        #: In that line, counted from 1 (characters); of a table, the column's name; None if nobody can tell.
+        #: In that line, counted from 1 (characters); None if nobody can tell.
         self.column = column
 
 

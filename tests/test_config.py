@@ -1,6 +1,8 @@
 """Backend URLs and settings."""
 
 import os
+import re
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -8,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from potofs import config
-from potofs.config import ArchivingSettings, FilesystemSettings, Where, parse
+from potofs.config import ArchivingSettings, FilesystemSettings, RedisSettings, Where, parse
 from potofs.errors import ConfigError
 
 
@@ -25,7 +27,6 @@ def test_a_url_has_a_backend_a_place_and_options() -> None:
     [
         ("file:///a%20b%3Fc%23d%25", "/a b?c#d%"),
         ("file:///a/../b//c/", "/b/c"),
-        ("file:///", "/"),
         ("file:///caf%C3%A9", "/café"),
         ("file:///caf%E9", os.fsdecode(b"/caf\xe9")),
         ("FILE:///a", "/a"),
@@ -48,6 +49,9 @@ def test_a_path_is_decoded_and_made_plain(url: str, place: str) -> None:
         ("file:///a%00b", "NUL"),
         ("file:///a?fsync", "name=value"),
         ("file:///a?fsync=close&&", "name=value"),
+        ("file:///a?fsync=close&fsync=close", "fsync is given twice"),
+        ("redis://h?prefix=a&db=1&prefix=b", "prefix is given twice"),
+        ("redis://h?prefix=a&keyPrefix=b", "prefix is short for keyPrefix"),
         ("shelf://[::1", "is not a backend URL"),
         ("shelf://℀", "is not a backend URL"),
     ],
@@ -60,13 +64,36 @@ def test_what_is_no_backend_url_is_refused_with_the_way_out(url: str, reason: st
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("url", ["file:///", "file:////", "file:///.", "file:///a/..", "file:///%2F"])
+def test_the_root_of_the_system_is_no_place_for_a_journal(url: str) -> None:
+    made: list[Callable[[], Where]] = [lambda: parse(url), lambda: config.root("/"), lambda: Where("file", "/")]
+    for make in made:
+        with pytest.raises(ConfigError, match="no journal is put into the root of the system: name a folder"):
+            make()
+
+
+def test_a_password_is_in_no_error() -> None:
+    for url in ("redis://:secret@h?db=1&db=2", "redis://mia:sec:re@t@h#1", "rediss://mia:secret@h?x"):
+        with pytest.raises(ConfigError) as caught:
+            parse(url)
+        assert re.search("sec|t@", str(caught.value)) is None
+        assert ":***@h" in str(caught.value)
+    # What another package makes of its place, nobody here knows.
+    assert str(parse("shelf://mia:secret@h/a")) == "shelf://mia:***@h/a"
+
+
 def test_a_directory_is_a_whole_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     assert config.root("journal") == Where("file", f"{tmp_path}/journal")
     assert config.root(config.DEFAULT_ROOT) == Where("file", f"{tmp_path}/data/dialogues")
 
 
-_paths = st.binary(min_size=1).filter(lambda path: b"\0" not in path).map(lambda path: os.fsdecode(b"/" + path))
+_paths = (
+    st.binary(min_size=1)
+    .filter(lambda path: b"\0" not in path)
+    .map(lambda path: os.fsdecode(b"/" + path))
+    .filter(lambda path: os.path.abspath(path).strip("/"))
+)
 _options = st.dictionaries(st.text(st.characters(exclude_categories=["Cs"]), min_size=1), st.text("aé&=?#%+ \n;/"))
 
 
@@ -95,6 +122,12 @@ def test_no_text_brings_anything_but_a_place_or_a_config_error(text: str) -> Non
 
 def test_a_place_is_shown_without_its_options() -> None:
     assert str(Where("file", "/a b", {"fsync": "never"})) == "file:///a%20b"
+
+
+@pytest.mark.parametrize("url", ["memory:", "redis://", "file:///a", "redis://host:6379/0", "shelf:"])
+def test_a_place_is_shown_as_it_was_given(url: str) -> None:
+    assert str(parse(url)) == parse(url).url == url
+    assert parse(parse(f"{url}?a=b").url) == parse(f"{url}?a=b")
 
 
 # Settings
@@ -133,6 +166,7 @@ def test_the_smaller_limit_archives_and_0_is_none(threshold: int, length: int, a
         ("fsync", "sometimes"),
         ("archive_threshold", "5"),
         ("keyPrefix", "x"),
+        ("foreignWriters", "maybe"),
     ],
 )
 def test_a_setting_that_cannot_be_is_refused_naming_it_and_all_there_are(option: str, value: str) -> None:
@@ -141,3 +175,39 @@ def test_a_setting_that_cannot_be_is_refused_naming_it_and_all_there_are(option:
     for name in (option, "archiveThreshold", "maxConversationLength", "lockTimeoutMs", "fsync", "file:///a"):
         assert name in str(caught.value)
     assert "\n" not in str(caught.value)
+    assert f"file:///a: {option}: " in str(caught.value)
+    assert "$" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        ({"archiveThreshold": "many"}, "archiveThreshold: expected a whole number, got 'many'; "),
+        ({"fsync": "close", "archiveThreshold": "-1"}, "archiveThreshold: expected 0 or more, got -1; "),
+        ({"fsync": "now"}, "fsync: expected always or close or never, got 'now'; "),
+        ({"foreignWriters": "maybe"}, "foreignWriters: expected true or false, got 'maybe'; "),
+        ({"archiveTreshold": "5"}, "archiveTreshold: there is no such setting, did you mean archiveThreshold?; "),
+        ({"archive_threshold": "5"}, "archive_threshold: there is no such setting, did you mean archiveThreshold?; "),
+        ({"xyz": "5"}, "xyz: there is no such setting; "),
+    ],
+)
+def test_a_wrong_setting_is_told_in_its_users_words(options: dict[str, str], reason: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        Where("file", "/a", options).settings(FilesystemSettings)
+    assert str(caught.value).startswith(f"file:///a: {reason}the settings are ")
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        ({"timeoutMs": "0"}, "timeoutMs: expected 1 or more, got 0; "),
+        (
+            {"keyPrefix": "{a}"},
+            "keyPrefix: expected text without braces, by which a cluster places keys, got '{a}'",
+        ),
+    ],
+)
+def test_a_wrong_setting_of_redis_is_told_likewise(options: dict[str, str], reason: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        Where("redis", "host", options).settings(RedisSettings)
+    assert str(caught.value).startswith(f"redis://host: {reason}")

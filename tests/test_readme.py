@@ -1,5 +1,7 @@
 """The README is true: its commands print what it says, and everything that there is stands in it."""
 
+import errno
+import inspect
 import os
 import re
 import subprocess
@@ -12,9 +14,13 @@ import click
 import msgspec
 import pytest
 
+from potofs import ChatMessage, CleanupOptions, CleanupResult, DialogueJournal, errors
+from potofs import __all__ as offered
 from potofs.backends import registry
 from potofs.cli.commands import potofs
-from potofs.config import FilesystemSettings, MemorySettings, RedisSettings, Settings
+from potofs.config import FilesystemSettings, MemorySettings, RedisSettings, Settings, Where
+from potofs.fuse import errnos
+from potofs.journal import reading
 from potofs.journal.message import ROLES
 from potofs.mount import running
 from potofs.testing import BackendConformance
@@ -84,15 +90,23 @@ def test_its_first_commands_are_five() -> None:
 
 
 def test_its_python_runs(place: Path) -> None:
-    library, asynchronous, conformance = re.findall(r"^```python\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
+    library, asynchronous, backend, conformance = re.findall(
+        r"^```python\n(.*?)^```$", README, re.MULTILINE | re.DOTALL
+    )
     found: dict[str, Any] = {"print": lambda *_: None}
-    for code in (library, asynchronous, conformance):
+    for code in (library, asynchronous, backend, conformance):
         exec(code.replace("/var/lib/poto", f"{place}/journal"), found)
     anyio.run(found["answer"])
     # Archived, and restored again.
     current = (place / "journal/users/mia/dialogs/current.yaml").read_text()
     assert re.findall("content: (.*)", current) == ["Where is my order?", "It left us this morning."]
     assert issubclass(found["TestShelf"], BackendConformance)
+    shelf = found["ShelfBackend"](Where("shelf", "books", {"archiveThreshold": "1"}), reading.marks)
+    shelf.prepare(create=True)
+    with DialogueJournal(shelf) as journal:
+        journal.add_message("mia", ChatMessage("user", "Hello"))
+        assert len(journal.get_archived_conversations("mia")) == 1
+    assert (place / "journal/books/users/mia").is_dir()
 
 
 COMMANDS: dict[str, click.Command] = {"potofs": potofs, **potofs.commands}
@@ -143,6 +157,47 @@ def test_every_scenario_of_hard_use_is_in_it() -> None:
     paragraph = README.split("`./scripts/soak` uses")[1].split("\n\n")[0]
     for name in SCENARIOS:
         assert f"`{name}`" in paragraph, name
+
+
+OPERATIONS = [
+    name for name, member in vars(DialogueJournal).items() if inspect.isfunction(member) and not name.startswith("_")
+]
+
+
+@pytest.mark.parametrize("name", OPERATIONS)
+def test_every_operation_is_in_it_with_its_parameters(name: str) -> None:
+    parameters = list(inspect.signature(getattr(DialogueJournal, name)).parameters.values())[1:]
+    written = []
+    for parameter in parameters:
+        if parameter.kind is parameter.KEYWORD_ONLY and "*" not in written:
+            written.append("*")
+        default = "…" if callable(parameter.default) else parameter.default
+        written.append(parameter.name if parameter.default is parameter.empty else f"{parameter.name}={default}")
+    assert re.search(rf"^\| .*`{re.escape(name)}\({re.escape(', '.join(written))}\)`.* \|", README, re.MULTILINE)
+
+
+def test_every_error_is_in_it_with_its_errno() -> None:
+    table = README.split("| error | when |")[1].split("\n\n")[0]
+    rows = dict(re.findall(r"^\| `(\w+)` \|.*\| (\w*) *\|$", table, re.MULTILINE))
+    kinds = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, errors.PotofsError)]
+    assert set(rows) == {kind.__name__ for kind in kinds}
+    for kind in kinds:
+        name = rows[kind.__name__]
+        number = next((number for row, number in errnos.ERRNOS if issubclass(kind, row)), None)
+        assert (getattr(errno, name) if name else None) == number, kind
+
+
+def test_every_option_and_figure_of_a_clean_up_is_in_it() -> None:
+    for field in msgspec.structs.fields(CleanupOptions):
+        assert f"| `{field.name}` | {field.default} |" in README, field.name
+    paragraph = README.split("`CleanupResult` has")[1].split("\n\n")[0]
+    for field in msgspec.structs.fields(CleanupResult):
+        assert f"`{field.name}`" in paragraph, field.name
+
+
+def test_what_else_the_package_offers_is_in_it() -> None:
+    for name in offered:
+        assert re.search(rf"\b{name}\b", README), name
 
 
 def test_every_role_is_in_it() -> None:

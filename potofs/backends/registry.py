@@ -2,11 +2,14 @@
 
 from collections.abc import Callable
 from importlib import import_module
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 from potofs.backends.base import Backend, Scan
 from potofs.config import REDIS_SCHEMES, Where
-from potofs.errors import ConfigError
+from potofs.errors import ConfigError, PotofsError, reason
+
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
 
 #: The entry point group; an entry is a callable like Open.
 GROUP = "potofs.backends"
@@ -26,7 +29,10 @@ SCHEMES = tuple(_OURS)
 
 
 def open_backend(where: Where, scan: Scan) -> Backend:
-    """The backend at a place; raises ConfigError for one that nobody offers."""
+    """The backend at a place; raises ConfigError for one that nobody offers.
+
+    What is wrong with the backend of another package is a PotofsError that names the package, the cause chained.
+    """
     if where.scheme in _OURS:
         module, name = _OURS[where.scheme]
         return cast(Open, getattr(import_module(module), name))(where, scan)
@@ -36,6 +42,33 @@ def open_backend(where: Where, scan: Scan) -> Backend:
     offered = {entry.name: entry for entry in entry_points(group=GROUP)}
     if where.scheme not in offered:
         raise ConfigError(f"no backend is called {where.scheme!r}: there is {', '.join(sorted([*_OURS, *offered]))}")
-    backend = cast(Open, offered[where.scheme].load())(where, scan)
+    backend = _of_package(offered[where.scheme], where, scan)
     backend.name = backend.name or where.scheme
     return backend
+
+
+def _of_package(entry: "EntryPoint", where: Where, scan: Scan) -> Backend:
+    package = entry.dist.name if entry.dist else "another package"
+    what = f"{where}: the backend {entry.name!r} of {package} ({entry.value})"
+    try:
+        make = cast(Open, entry.load())
+    except Exception as error:
+        raise PotofsError(f"{what} cannot be imported: {_told(error)}; install {package} again, or mend it") from error
+    try:
+        backend = make(where, scan)
+    except (PotofsError, OSError):
+        raise
+    except Exception as error:
+        raise PotofsError(f"{what} cannot be opened: {_told(error)}; mend {package}") from error
+    if not isinstance(backend, Backend):
+        raise PotofsError(
+            f"{what} gives a {type(backend).__name__}, and no potofs.backends.base.Backend; mend {package}"
+        )
+    return backend
+
+
+def _told(error: Exception) -> str:
+    """An error of somebody else in one line, its class included: the text alone may be a name, or nothing."""
+    if isinstance(error, PotofsError | OSError):
+        return reason(error)
+    return " ".join(f"{type(error).__name__}: {error}".split())

@@ -179,7 +179,10 @@ def import_(file: str, where: Where) -> None:
     with open_journal(where) as journal:
         hidden = not sys.stderr.isatty()
         with click.progressbar(length=size_of(file), label="Importing", file=sys.stderr, hidden=hidden) as bar:
-            imported = import_file(journal, file, bar.update)
+            try:
+                imported = import_file(journal, file, bar.update)
+            except InvalidMessage as error:
+                raise InvalidMessage(f"{file}, {error}") from None
     click.echo(
         f"{imported.conversations} conversations with {imported.messages} messages imported, "
         f"{imported.present} were there already"

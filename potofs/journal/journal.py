@@ -6,14 +6,14 @@ Synchronous and thread-safe. Source: the DialogueJournal interface of the design
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
-from typing import Self
+from typing import Self, TypeVar
 
 from potofs import config, names
 from potofs.backends.base import Appended, Backend, Capability, Finding, Record
 from potofs.backends.registry import open_backend
 from potofs.config import Where
-from potofs.errors import AlreadyExists, NotFound, Unsupported
-from potofs.journal import admission, cleaning, fsck, listing, metadata, piping, reading
+from potofs.errors import AlreadyExists, NotFound, PotofsError, Unsupported
+from potofs.journal import admission, arguments, cleaning, fsck, listing, metadata, piping, reading
 from potofs.journal.appending import Appender
 from potofs.journal.exchange import Format, exporting, intake
 from potofs.journal.message import ChatMessage
@@ -30,29 +30,40 @@ from potofs.journal.summary import Summaries
 
 log = logging.getLogger(__name__)
 
+Result = TypeVar("Result")
+
 
 class DialogueJournal:
     """A journal on one backend. Close it, or use it as a context manager.
 
     A user is a PotoUser or its id. Whatever the backend's place refuses (a full disk, missing rights) comes through as
-    OSError; every change raises Fenced while none is taken, and Unsupported is for what this backend cannot do.
+    OSError; every change raises Fenced while none is taken, and Unsupported is for what this backend cannot do. An
+    argument of a wrong type is a TypeError that names it. Once it is closed, every operation raises PotofsError, and so
+    does an iterator that is read on.
     """
 
     def __init__(self, backend: Backend) -> None:
-        #: The bytes, for those who show them as they are.
-        self.backend = backend
+        self._backend = backend
         self._summaries = Summaries(backend)
+        self._is_closed = False
+
+    @property
+    def backend(self) -> Backend:
+        """The bytes, for those who show them as they are; raises PotofsError once the journal is closed."""
+        # Every operation begins here, so none goes on with a backend that was let go of.
+        self._check_open()
+        return self._backend
 
     @property
     def capabilities(self) -> frozenset[Capability]:
         """What this backend can do of what not every backend can."""
-        return self.backend.capabilities
+        return self._backend.capabilities
 
     # Users
 
     def users(self) -> Iterator[str]:
         """The ids of all users, in no order."""
-        return self.backend.users()
+        return self._while_open(self.backend.users())
 
     def create_user(self, user: User) -> None:
         """Makes a user without conversations; raises AlreadyExists, InvalidName, NameTooLong."""
@@ -84,7 +95,7 @@ class DialogueJournal:
         Damage in it is stepped over and logged; `read_conversation` returns it.
         """
         found = []
-        for entry in self.read_conversation(user):
+        for entry in reading.read(self.read_bytes(user)):
             if isinstance(entry, Damage):
                 log.warning("user %r: damage at byte %d: %s", id_of(user), entry.offset, entry.reason)
             else:
@@ -96,10 +107,11 @@ class DialogueJournal:
 
         Raises NotFound for an archive that is not there.
         """
-        return reading.read(self.read_bytes(user, archive))
+        return self._while_open(reading.read(self.read_bytes(user, archive)))
 
     def read_bytes(self, user: User, archive: str | None = None) -> bytes:
         """The same as it is stored; empty if there is no running conversation."""
+        arguments.optional_text("archive", archive)
         try:
             with self.backend.open(id_of(user), archive) as reader:
                 return reader.read_all()
@@ -114,23 +126,30 @@ class DialogueJournal:
         Without a timestamp it gets the present time. With one, it is stored only once: giving it again, after an error
         or a timeout, adds nothing.
         """
-        self.add_messages(user, [message])
+        self.append(user, [admission.from_message(_checked(message))])
 
     def add_messages(self, user: User, messages: Iterable[ChatMessage]) -> None:
         """Appends messages, all or none, with nobody else's between them; otherwise as `add_message`."""
-        self.append(user, [admission.from_message(message) for message in messages])
+        given = arguments.several("messages", messages, "ChatMessage")
+        self.append(user, [admission.from_message(_checked(message)) for message in given])
 
     def append(self, user: User, records: Sequence[Record], *, wait: bool = True) -> Appended:
         """Appends records, all or none; raises WouldBlock instead of waiting for another writer if told to."""
+        for record in records:
+            if not isinstance(record, Record):
+                raise arguments.wrong_type("records", record, "Records", "add_messages takes ChatMessages")
         self.ensure_user(user)
         return self.backend.append(id_of(user), records, wait=wait)
 
     def append_pieces(self, user: User, pieces: Iterable[bytes]) -> None:
         """Appends a user's records as they come out of a pipe, up to the first mistake: `piping.append_pieces`."""
-        piping.append_pieces(lambda records: self.append(user, records), pieces)
+        given = arguments.several("pieces", pieces, "bytes")
+        piping.append_pieces(lambda records: self.append(user, records), given)
 
     def appender(self, user: User) -> Appender:
         """Takes a user's records as bytes, in any pieces."""
+        id_of(user)
+        self._check_open()
 
         def commit(records: Sequence[Record], *, wait: bool) -> Appended:
             return self.append(user, records, wait=wait)
@@ -149,7 +168,7 @@ class DialogueJournal:
         its messages are forgotten.
         """
         with suppress(NotFound):
-            if Capability.ARCHIVAL in self.capabilities:
+            if Capability.ARCHIVAL in self.backend.capabilities:
                 self.backend.archive(id_of(user))
             else:
                 self.backend.clear(id_of(user))
@@ -161,11 +180,12 @@ class DialogueJournal:
 
         Returns the name. Raises NotFound if there is none, AlreadyExists, InvalidName.
         """
+        arguments.optional_text("conversation_id", conversation_id)
         return self.backend.archive(id_of(user), conversation_id, wait=wait)
 
     def get_archived_conversations(self, user: User) -> list[ArchivedConversation]:
         """The archives of a user, first archived first; their figures are remembered, not reckoned each time."""
-        if Capability.ARCHIVAL not in self.capabilities:
+        if Capability.ARCHIVAL not in self.backend.capabilities:
             raise Unsupported("this backend has no archival: it cannot list archives")
         return listing.archives(self.backend, self._summaries, id_of(user))
 
@@ -174,6 +194,7 @@ class DialogueJournal:
 
         Returns the name of that one, called by the present time; None if there was none. Raises NotFound.
         """
+        arguments.text("archive_id", archive_id)
         names.archive_file(archive_id)  # Before anything makes way for it.
         return self.backend.restore(id_of(user), archive_id)
 
@@ -190,7 +211,13 @@ class DialogueJournal:
         do not stop the others; they are counted, and logged. It may be stopped anywhere, and run twice at once. What it
         did is one line of the journal's cleanup.log, unless nothing was to be changed.
         """
-        return cleaning.clean(self.backend, options or CleanupOptions())
+        if options is None:
+            options = CleanupOptions()
+        elif not isinstance(options, CleanupOptions):
+            raise arguments.wrong_type(
+                "options", options, "CleanupOptions", "CleanupOptions.from_json makes them of the document's JSON"
+            )
+        return cleaning.clean(self.backend, options)
 
     def fsck(
         self,
@@ -203,8 +230,8 @@ class DialogueJournal:
 
         Nothing is lost by that: what is no message goes to `rejected/`. Happens as the findings are taken.
         """
-        ids = None if users is None else map(id_of, users)
-        return fsck.check(self.backend, ids, repair=repair, on_user=on_user)
+        ids = None if users is None else map(id_of, arguments.several("users", users, "users"))
+        return self._while_open(fsck.check(self.backend, ids, repair=repair, on_user=on_user))
 
     # Export and import: the formats are described in `potofs.journal.exchange`
 
@@ -214,22 +241,40 @@ class DialogueJournal:
 
     def export_pieces(self, user: User, format: Format, archive: str | None = None) -> Iterator[str]:  # noqa: A002
         """The same piece by piece, for a conversation of any size, or for an archive: `exporting.export`."""
-        return exporting.export(self.backend, id_of(user), format, archive)
+        arguments.text("format", format)
+        arguments.optional_text("archive", archive)
+        return self._while_open(exporting.export(self.backend, id_of(user), format, archive))
 
-    def import_conversation(self, user: User, data: str, format: Format) -> bool:  # noqa: A002
+    def import_conversation(self, user: User, data: str | bytes, format: Format) -> bool:  # noqa: A002
         """Adds the messages of an exported file that the user does not have yet; whether there were any.
 
         Raises InvalidMessage with line and column, and stores nothing, if anything in it is wrong.
         """
+        if not isinstance(data, str | bytes):
+            raise arguments.wrong_type("data", data, "text, or bytes of UTF-8")
         return self.import_pieces(user, [data], format) > 0
 
     def import_pieces(self, user: User, pieces: Iterable[bytes | str], format: Format) -> int:  # noqa: A002
         """The same for a file of any size, as pieces of UTF-8 or text: `intake.take_in`. Returns how many were new."""
-        return intake.take_in(self.backend, id_of(user), pieces, format, lambda: self.ensure_user(user))
+        given = arguments.several("pieces", pieces, "bytes or text")
+        arguments.text("format", format)
+        return intake.take_in(self.backend, id_of(user), given, format, lambda: self.ensure_user(user))
 
     def close(self) -> None:
-        """Lets go of the backend."""
-        self.backend.close()
+        """Lets go of the backend; a second time does nothing. Ends no operation of another thread: end those before."""
+        if not self._is_closed:
+            self._is_closed = True
+            self._backend.close()
+
+    def _while_open(self, results: Iterator[Result]) -> Iterator[Result]:
+        """The same results; reading on once the journal is closed raises PotofsError."""
+        for result in results:
+            yield result
+            self._check_open()
+
+    def _check_open(self) -> None:
+        if self._is_closed:
+            raise PotofsError("the journal is closed")
 
     def __enter__(self) -> Self:
         return self
@@ -241,10 +286,27 @@ class DialogueJournal:
 def open_journal(where: str | Where, *, create: bool = True) -> DialogueJournal:
     """The journal at a URL such as file:///var/lib/poto, made if it is not there and `create` is not False.
 
-    Raises ConfigError for a place or setting that cannot be, NotFound, OSError.
+    Raises ConfigError for a place or setting that cannot be, NotFound, OSError; PotofsError for the backend of another
+    package that cannot be loaded.
     """
     if isinstance(where, str):
         where = config.parse(where)
+    elif not isinstance(where, Where):
+        raise arguments.wrong_type(
+            "where", where, "a backend's URL or a Where", 'write "file:///var/lib/poto", or config.root(folder)'
+        )
     backend = open_backend(where, reading.marks)
     backend.prepare(create=create)
     return DialogueJournal(backend)
+
+
+def _checked(message: ChatMessage) -> ChatMessage:
+    """A message; raises TypeError for anything else, however much it looks like one."""
+    if isinstance(message, ChatMessage):
+        return message
+    raise arguments.wrong_type(
+        "message",
+        message,
+        "a ChatMessage",
+        "ChatMessage.from_json makes one of the document's JSON, ChatMessage.from_items of a mapping",
+    )

@@ -14,9 +14,12 @@ in a mapping is an error, as it is in YAML here.
 import json
 import math
 import re
-from typing import Any, NoReturn
+from collections.abc import Callable
+from typing import Any, NoReturn, TypeVar
 
 from potofs.errors import InvalidMessage
+
+Result = TypeVar("Result")
 
 _TAG = "$numberDouble"
 _TAGGED = re.compile(r"\$+numberDouble")
@@ -38,8 +41,17 @@ def dumps(value: Any) -> str:
 
 def loads(text: str) -> Any:
     """The value of a JSON text; raises json.JSONDecodeError with the place, InvalidMessage for what has none."""
+    return _said(_DECODER.decode, text)
+
+
+def read(text: str, at: int) -> tuple[Any, int]:
+    """The value that begins at a character of a text, and where it ends; raises as `loads`."""
+    return _said(_DECODER.raw_decode, text, at)
+
+
+def _said(decode: Callable[..., Result], *args: Any) -> Result:
     try:
-        return _DECODER.decode(text)
+        return decode(*args)
     except json.JSONDecodeError:
         raise
     except RecursionError:

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping
+from datetime import datetime
 from hashlib import blake2b
 from typing import Annotated, Any, Final, Literal, Self, get_args
 
@@ -10,7 +11,7 @@ import msgspec
 from potofs import times
 from potofs.backends.base import Mark
 from potofs.errors import InvalidMessage
-from potofs.journal import jsontext
+from potofs.journal import arguments, jsontext
 
 Role = Literal["user", "assistant", "system", "tool"]
 #: Who can speak: the document's user and assistant, and the two that every chat application also has.
@@ -50,7 +51,12 @@ class ChatMessage(msgspec.Struct, frozen=True):
             ) from None
         if not isinstance(self.timestamp, str):
             raise InvalidMessage(
-                f"timestamp has to be text, not {type(self.timestamp).__name__}: write it like 2024-01-15T10:30:00.000Z"
+                f"timestamp has to be text, not {type(self.timestamp).__name__}: "
+                + (
+                    "give timestamp.astimezone(UTC).isoformat()"
+                    if isinstance(self.timestamp, datetime)
+                    else "write it like 2024-01-15T10:30:00.000Z"
+                )
             )
         if self.timestamp and times.nanoseconds(self.timestamp) is None:
             raise InvalidMessage(
@@ -58,6 +64,8 @@ class ChatMessage(msgspec.Struct, frozen=True):
             )
         if self.metadata is not None and not isinstance(self.metadata, dict):
             raise InvalidMessage(f"metadata has to be a mapping, not {type(self.metadata).__name__}")
+        if not isinstance(self.extra, dict):
+            raise InvalidMessage(f"extra has to be a mapping, not {type(self.extra).__name__}")
         if self.extra and not _FIELDS.isdisjoint(self.extra):
             # In a record the key would stand twice, and nobody could read it.
             raise InvalidMessage("extra is for other keys than role, content, timestamp and metadata")
@@ -73,7 +81,9 @@ class ChatMessage(msgspec.Struct, frozen=True):
 
     @classmethod
     def from_items(cls, items: Mapping[str, Any]) -> Self:
-        """The message of such a mapping; raises InvalidMessage."""
+        """The message of such a mapping; raises InvalidMessage, and TypeError for what is no mapping."""
+        if not isinstance(items, Mapping):
+            raise arguments.wrong_type("items", items, "a mapping", "ChatMessage.from_json takes text")
         for key in ("role", "content"):
             if key not in items:
                 raise InvalidMessage(f"the key {key} is missing")
@@ -86,7 +96,9 @@ class ChatMessage(msgspec.Struct, frozen=True):
 
     @classmethod
     def from_json(cls, text: str) -> Self:
-        """The message of such a text; raises InvalidMessage."""
+        """The message of such a text; raises InvalidMessage, and TypeError for what is no text."""
+        if not isinstance(text, str):
+            raise arguments.wrong_type("text", text, "text", "ChatMessage.from_items takes a mapping")
         try:
             items = jsontext.loads(text)
         except json.JSONDecodeError as error:

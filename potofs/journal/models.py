@@ -4,12 +4,16 @@ As JSON they have the document's names (`userId`); a field that is not known, or
 Models" and "Configuration System" of the design document. It does not say what CleanupOptions and CleanupResult are.
 """
 
+import re
 from typing import Any, Self
 
 import msgspec
 
 from potofs import names
 from potofs.errors import ConfigError
+from potofs.journal import arguments
+
+_PATH = re.compile(r"^(.*) - at `\$\.(.*)`$", re.DOTALL)
 
 
 class Model(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
@@ -21,11 +25,18 @@ class Model(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
 
     @classmethod
     def from_json(cls, text: str | bytes) -> Self:
-        """The model of such a text, fields that it does not know left out; raises ConfigError with the field."""
+        """The model of such a text, fields that it does not know left out; raises ConfigError with the field.
+
+        Raises TypeError for what is no text.
+        """
+        if not isinstance(text, str | bytes):
+            raise arguments.wrong_type("text", text, "text, or bytes of UTF-8")
         try:
             return msgspec.json.decode(text, type=cls)
         except (msgspec.DecodeError, UnicodeError) as error:
-            raise ConfigError(f"not the JSON of {cls.__name__}: {error}") from None
+            # A field by its name alone, not by a path of a language that its writer need not know.
+            why = _PATH.sub(r"\2: \1", str(error))
+            raise ConfigError(f"not the JSON of {cls.__name__}: {why}") from None
 
     @classmethod
     def json_schema(cls) -> dict[str, Any]:
@@ -52,8 +63,12 @@ User = PotoUser | str
 
 
 def id_of(user: User) -> str:
-    """The id of a user."""
-    return user.id if isinstance(user, PotoUser) else user
+    """The id of a user; raises TypeError for what is neither."""
+    if isinstance(user, str):
+        return user
+    if isinstance(user, PotoUser):
+        return user.id
+    raise arguments.wrong_type("user", user, "a PotoUser or its id, which is text")
 
 
 class ArchivedConversation(Model, frozen=True, kw_only=True):
@@ -109,9 +124,10 @@ class CleanupOptions(Model, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         for field in msgspec.structs.fields(self):
             value = getattr(self, field.name)
             if isinstance(value, bool) is not (field.type is bool) or not isinstance(value, int | float):
-                raise ConfigError(f"{field.encode_name} cannot be {value!r:.40}")
+                wanted = "True or False" if field.type is bool else "a number of hours, 0 or more"
+                raise ConfigError(f"{field.name} cannot be {value!r:.40}: it has to be {wanted}")
             if not value >= 0:  # Nor what is no number.
-                raise ConfigError(f"{field.encode_name} has to be 0 or more")
+                raise ConfigError(f"{field.name} has to be 0 or more, not {value!r}")
 
 
 class CleanupResult(Model, frozen=True, kw_only=True):

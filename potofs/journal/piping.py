@@ -9,7 +9,7 @@ from itertools import chain
 
 from potofs.backends.base import Record
 from potofs.errors import InvalidMessage
-from potofs.journal import admission, stream
+from potofs.journal import admission, arguments, stream
 
 
 def append_pieces(append: Callable[[Sequence[Record]], object], pieces: Iterable[bytes]) -> None:
@@ -21,6 +21,8 @@ def append_pieces(append: Callable[[Sequence[Record]], object], pieces: Iterable
     waiting, line = b"", 1
     # An empty piece, and only the last one is that, says that nothing will follow.
     for piece in chain(filter(None, pieces), [b""]):
+        if not isinstance(piece, bytes):
+            raise arguments.wrong_type("a piece", piece, "bytes")
         waiting += piece
         records, taken, mistake = _records(waiting, is_end=not piece)
         if records:

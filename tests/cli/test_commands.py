@@ -178,9 +178,9 @@ def test_import_makes_archives_and_leaves_the_last_conversation_running(root: Pa
 @pytest.mark.parametrize(
     ("bad", "reason"),
     [
-        ("{", "line 2"),
-        ('{"user": "", "messages": []}', "line 2: an empty name"),
-        ('{"user": "mia", "messages": []}', "line 2: a conversation without messages"),
+        ("{", "all.jsonl, line 2, column 2: "),
+        ('{"user": "", "messages": []}', "all.jsonl, line 2, column 10: user: an empty name"),
+        ('{"user": "mia", "messages": []}', "all.jsonl, line 2, column 29: a conversation without messages"),
         (
             '{"user": "mia", "messages": [{"role": "cat", "content": "", "timestamp": "2024-01-01T00:00:00Z"}]}',
             "message 1",

@@ -178,7 +178,7 @@ def test_json_of_any_layout_is_taken(text: str) -> None:
 @pytest.mark.parametrize(
     "text",
     [
-        "role,content,timestamp\nuser,Hello,2024-01-15",
+        "role,content,timestamp\nuser,Hello,2024-01-15\n",
         "\ufefftimestamp,role,content\r\n\r\n2024-01-15,user,Hello\r\n\r\n",
         '"role","content","timestamp","extra","metadata"\n"user","Hello","2024-01-15","",""\n',
     ],

@@ -199,40 +199,72 @@ def test_blank_lines_are_nothing_and_progress_is_told(journal: DialogueJournal, 
 
 
 GOOD = line("mia", "first", "a")
+SAID = '{"role": "user", "content": "a", "timestamp": "2024-01-15"}'
+
+
+def of_mia(message: str) -> str:
+    return f'{{"user": "mia", "messages": [{SAID}, {message}]}}'
 
 
 @pytest.mark.parametrize(
     ("bad", "reason"),
     [
-        ("{", "line 2: "),
-        ("[]", "line 2: Expected `object`"),
-        (b"\xff", "line 2: "),
-        (b'{"user": "\xff", "messages": []}', "line 2: "),
-        ('{"user": "\\ud83d", "messages": []}', "line 2: "),
-        ({"messages": [said("a")]}, "line 2: Object missing required field `user`"),
-        ({"user": "mia"}, "line 2: Object missing required field `messages`"),
-        ({"user": "mia", "messages": []}, "line 2: a conversation without messages"),
-        ({"user": "", "messages": [said("a")]}, "line 2: an empty name"),
-        ({"user": "a" * 256, "messages": [said("a")]}, "line 2: "),
-        ({"user": "mia", "conversation": "current", "messages": [said("a")]}, "line 2: an archive cannot be called"),
-        ({"user": "mia", "conversation": "x" * 250, "messages": [said("a")]}, "line 2: "),
-        ({"user": "mia", "messages": ["a"]}, "line 2: Expected `object`"),
-        ({"user": "mia", "messages": [said("a"), said("b", role="robot")]}, "line 2, message 2: role 'robot'"),
-        ({"user": "mia", "messages": [{"role": "user", "content": "a"}]}, "line 2, message 1: the key timestamp"),
-        ({"user": "mia", "messages": [said("a") | {"timestamp": ""}]}, "line 2, message 1: the key timestamp"),
-        ({"user": "mia", "messages": [said("a") | {"timestamp": "noon"}]}, "line 2, message 1: timestamp 'noon'"),
-        ({"user": "mia", "messages": [said("a") | {"content": 1}]}, "line 2, message 1: the key content"),
-        ({"user": "mia", "messages": [said("a") | {"content": None}]}, "line 2, message 1: the key content"),
-        ({"user": "mia", "messages": [said("a", metadata=[1])]}, "line 2, message 1: the key metadata"),
+        ("{¦", "Expecting property name enclosed in double quotes"),
+        ('{"user": ¦"mia', "Unterminated string starting at"),
+        (f'{{"user": "mia", "messages": [{SAID}¦', "Expecting ',' delimiter"),
+        (f'{{"user": "mia", "messages": [{SAID}]}} ¦x', "Extra data"),
+        ("¦[]", "a conversation has to be an object"),
+        (b"\xff", "line 2, column 1: not UTF-8: "),
+        (b'{"user": "\xc3\xa9\xff", "messages": []}', "line 2, column 12: not UTF-8: "),
+        (f'{{"user": ¦"\\ud83d", "messages": [{SAID}]}}', "user: '\\ud83d' has a lone surrogate"),
+        (f'¦{{"messages": [{SAID}]}}', "the key user is missing"),
+        ('¦{"user": "mia"}', "the key messages is missing"),
+        ('{"user": "mia", "messages": ¦[]}', "a conversation without messages"),
+        ('{"user": "mia", "messages": ¦{}}', "messages has to be an array, not dict"),
+        (f'{{"user": ¦"", "messages": [{SAID}]}}', "user: an empty name"),
+        (f'{{"user": ¦7, "messages": [{SAID}]}}', "user has to be text, not int"),
+        (f'{{"user": ¦"{"a" * 256}", "messages": [{SAID}]}}', "user: 'aaa"),
+        (
+            f'{{"user": "mia", "conversation": ¦"current", "messages": [{SAID}]}}',
+            "conversation: an archive cannot be c",
+        ),
+        (f'{{"user": "mia", "conversation": ¦5, "messages": [{SAID}]}}', "conversation has to be text, not int"),
+        (f'{{"user": "mia", "conversation": ¦"{"x" * 250}", "messages": [{SAID}]}}', "conversation: 'xxx"),
+        (f'{{"user": "mia", ¦"user": "noah", "messages": [{SAID}]}}', "the key 'user' stands twice"),
+        (f'{{"user": "mia", "messages": [{SAID}], "source": [¦NaN]}}', "NaN is no JSON"),
+        (of_mia('¦"a"'), "message 2: a message has to be an object"),
+        (of_mia('{"role": ¦"robot", "content": "a", "timestamp": "2024-01-15"}'), "message 2: role 'robot' is unknown"),
+        (of_mia('{"role": "user", ¦"role": "user"}'), "message 2: the key 'role' stands twice"),
+        (of_mia('¦{"role": "user", "content": "a"}'), "message 2: the key timestamp is missing"),
+        (of_mia('{"role": "user", "content": "a", "timestamp": ¦""}'), "message 2: the key timestamp is missing or em"),
+        (of_mia('{"role": "user", "content": "é", "timestamp": ¦"noon"}'), "message 2: timestamp 'noon' is not a time"),
+        (of_mia('{"role": "user", "content": ¦1, "timestamp": "2024-01-15"}'), "message 2: content has to be text"),
+        (of_mia('{"role": "user", "content": ¦null, "timestamp": "2024-01-15"}'), "message 2: content has to be text"),
+        (of_mia(f'{SAID[:-1]}, "metadata": ¦[1]}}'), "message 2: metadata has to be a mapping"),
+        (of_mia(f'{SAID[:-1]}, "metadata": {{"a": [{{¦"<<": 1}}]}}}}'), "message 2: the key << means something else"),
     ],
 )
-def test_a_mistake_is_named_with_its_line_and_message_and_nothing_is_stored(
-    journal: DialogueJournal, written: Callable[..., str], bad: Line | str | bytes, reason: str
+def test_a_mistake_is_named_with_its_line_and_column_and_nothing_is_stored(
+    journal: DialogueJournal, written: Callable[..., str], bad: str | bytes, reason: str
 ) -> None:
+    expected = reason
+    if isinstance(bad, str):
+        expected = f"line 2, column {bad.index('¦') + 1}: {reason}"
+        bad = bad.replace("¦", "")
     with pytest.raises(InvalidMessage) as caught:
         import_file(journal, written(GOOD, bad, GOOD))
-    assert str(caught.value).startswith(reason)
+    assert str(caught.value).startswith(expected)
+    assert caught.value.line == 2
     assert list(journal.users()) == []
+
+
+def test_the_last_line_may_lack_its_end_but_nothing_else(journal: DialogueJournal, written: Callable[..., str]) -> None:
+    text = json.dumps(GOOD)
+    for cut in range(1, len(text)):
+        with pytest.raises(InvalidMessage, match=r"^line 2, column "):
+            import_file(journal, written(GOOD, text[:cut]))
+    assert list(journal.users()) == []
+    assert import_file(journal, written(GOOD, text)).conversations == 1
 
 
 def test_a_file_that_is_not_there_is_an_error_of_the_system(journal: DialogueJournal, tmp_path: Path) -> None:

@@ -1,11 +1,12 @@
 """DialogueJournal, the library's face."""
 
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from potofs import ChatMessage, DialogueJournal, open_journal
+from potofs import ChatMessage, DialogueJournal, PotofsError, open_journal
 from potofs.errors import AlreadyExists, ConfigError, InvalidMessage, InvalidName, NameTooLong, NotFound
 from potofs.journal.reading import Damage
 
@@ -193,3 +194,65 @@ def test_an_appender_takes_bytes_and_keeps_what_is_no_message(journal: DialogueJ
     assert journal.get_conversation("mia") == [ChatMessage("user", "a", "2024-01-15")]
     (aside,) = journal.backend.set_asides("mia")
     assert aside.stat.size == 5
+
+
+@pytest.mark.parametrize(
+    "operation",
+    [
+        lambda journal: journal.users(),
+        lambda journal: journal.create_user("noah"),
+        lambda journal: journal.must_have_user("mia"),
+        lambda journal: journal.ensure_user("mia"),
+        lambda journal: journal.user_metadata("mia"),
+        lambda journal: journal.get_conversation("mia"),
+        lambda journal: journal.read_conversation("mia"),
+        lambda journal: journal.read_bytes("mia"),
+        lambda journal: journal.add_message("mia", HELLO),
+        lambda journal: journal.add_messages("mia", [HELLO]),
+        lambda journal: journal.append("mia", []),
+        lambda journal: journal.append_pieces("mia", [b"role: user\ncontent: a\n---\n"]),
+        lambda journal: journal.appender("mia"),
+        lambda journal: journal.clear_conversation("mia"),
+        lambda journal: journal.archive_conversation("mia"),
+        lambda journal: journal.get_archived_conversations("mia"),
+        lambda journal: journal.restore_conversation("mia", "refund"),
+        lambda journal: journal.get_stats(),
+        lambda journal: journal.cleanup(),
+        lambda journal: journal.fsck(),
+        lambda journal: journal.export_conversation("mia", "json"),
+        lambda journal: journal.export_pieces("mia", "json"),
+        lambda journal: journal.import_conversation("mia", "[]", "json"),
+        lambda journal: journal.import_pieces("mia", [], "json"),
+        lambda journal: journal.backend,
+    ],
+)
+@pytest.mark.parametrize("url", ["file://{}", "memory:"])
+def test_a_closed_journal_takes_no_more(root: Path, url: str, operation: Callable[[DialogueJournal], object]) -> None:
+    journal = open_journal(url.format(root))
+    journal.add_message("mia", HELLO)
+    journal.close()
+    with pytest.raises(PotofsError, match="the journal is closed"):
+        operation(journal)
+    journal.close()
+
+
+def test_an_iterator_ends_with_its_journal(root: Path) -> None:
+    journal = open_journal(f"file://{root}")
+    journal.add_messages("mia", [HELLO, ANSWER])
+    journal.add_message("noah", HELLO)
+    users, entries = journal.users(), journal.read_conversation("mia")
+    next(users)
+    next(entries)
+    journal.close()
+    for iterator in (users, entries):
+        with pytest.raises(PotofsError, match="the journal is closed"):
+            next(iterator)
+
+
+def test_an_appender_stores_nothing_once_its_journal_is_closed(root: Path) -> None:
+    journal = open_journal(f"file://{root}")
+    appender = journal.appender("mia")
+    journal.close()
+    with pytest.raises(PotofsError, match="the journal is closed"):
+        appender.write(b"role: user\ncontent: a\n---\n")
+    assert not (root / "users/mia").exists()

@@ -117,7 +117,7 @@ def test_the_schema_of_a_model_has_its_fields(model: Model, form: dict[str, Any]
 @each
 def test_a_field_of_the_wrong_type_is_named(model: Model, form: dict[str, Any]) -> None:
     name = next(iter(form))
-    with pytest.raises(ConfigError, match=rf"{type(model).__name__}: .*\$\.{name}"):
+    with pytest.raises(ConfigError, match=f"{type(model).__name__}: {name}: "):
         type(model).from_json(json.dumps({**form, name: []}))
 
 

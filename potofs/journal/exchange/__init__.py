@@ -9,7 +9,8 @@ JSON is an array of messages in the document's form, one a line as potofs writes
 
 CSV is as RFC 4180 has it, in UTF-8: a header, then one row a message. Metadata and whatever other keys a message has
 are JSON, each in its column; empty says that there is none, `{}` is an empty mapping. Text stays what it is, whatever
-a spreadsheet may take it for (`=1+1`). Columns may stand in any order, and the last two may be missing:
+a spreadsheet may take it for (`=1+1`). Columns may stand in any order, and the last two may be missing. Each row has
+its line's end, the last one too: a file without that may have been cut off, and is refused.
 
     role,content,timestamp,metadata,extra
     user,Hello,2024-01-15T10:30:00.000Z,"{""tokens"": 2}",
@@ -19,7 +20,7 @@ a spreadsheet may take it for (`=1+1`). Columns may stand in any order, and the 
 What JSON has no way to write (NaN, infinity) is written as `journal.jsontext` says.
 
 Both ways are streams. What an import takes in is checked to its end, and kept in a temporary file, before the first of
-it is stored.
+it is stored. A mistake is named with line and column (characters) of the value that is wrong.
 """
 
 from typing import Final, Literal, get_args

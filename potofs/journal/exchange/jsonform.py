@@ -6,9 +6,12 @@ from collections.abc import Iterable, Iterator
 from potofs.backends.base import Record
 from potofs.errors import InvalidMessage
 from potofs.journal import admission
+from potofs.journal.exchange import mistakes
 from potofs.journal.exchange.text import Place
 from potofs.journal.message import ChatMessage
 
+# Characters that a message may take with all the escapes and white space that anybody would think of.
+_LARGEST = 1 << 24
 _SPACE = re.compile(r"[ \t\r\n]*+")
 _MARK = re.compile(r'["{}\[\]]')
 # What goes on inside a string, up to its end or a backslash whose other half is missing.
@@ -32,11 +35,14 @@ def read(pieces: Iterable[str]) -> Iterator[Record]:
     for number, (place, text) in enumerate(_objects(pieces), 1):
         try:
             message = ChatMessage.from_json(text)
-            if not message.timestamp:
-                raise InvalidMessage("the key timestamp is missing")
+            mistakes.needs_time(message.timestamp)
             yield admission.from_message(message)
         except InvalidMessage as error:
-            raise place.behind(error).error(f"message {number}: {error.reason}") from None
+            where, why = place.behind(error), error.reason
+            if error.line is None:
+                at, why = mistakes.in_message(text, 0, error)
+                where = place.after(text[:at])
+            raise where.error(f"message {number}: {why}") from None
 
 
 def _objects(pieces: Iterable[str]) -> Iterator[tuple[Place, str]]:
@@ -112,6 +118,9 @@ class _Scanner:
                     continue
                 at = len(self._text)
             at -= self._taken
+            # Without a limit, one quotation mark too few would have us keep the whole file.
+            if at > _LARGEST:
+                raise self.place.error("the message that begins here is far too large, or has no end")
             if not self._more():
                 raise self.place.error("the message that begins here has no end")
 

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 from potofs.errors import InvalidMessage
+from potofs.journal import arguments
 
 # Characters of a piece, more or less.
 _PIECE = 1 << 16
@@ -26,7 +27,7 @@ class Place(NamedTuple):
 
     def behind(self, error: InvalidMessage) -> "Place":
         """The place of a mistake in a text that begins here, this one if nobody knows it better."""
-        if error.line is None or not isinstance(error.column, int):
+        if error.line is None or error.column is None:
             return self
         return Place(self.line + error.line - 1, error.column + (self.column - 1 if error.line == 1 else 0))
 
@@ -66,6 +67,8 @@ def _decoded(pieces: Iterable[bytes | str]) -> Iterator[str]:
     place = Place()
     try:
         for piece in pieces:
+            if not isinstance(piece, bytes | str):
+                raise arguments.wrong_type("a piece", piece, "bytes or text")
             text = piece if isinstance(piece, str) else decoder.decode(piece)
             yield text
             place = place.after(text)
