@@ -1,17 +1,16 @@
 """The Redis backend: conversations as strings in Redis, each change one script.
 
-`keys.py` says what lies where, the `.lua` files what changes it, `changes.py` how they are called, `reading.py` how
-bytes are read, `connection.py` how servers are reached and what happens when they are not.
+`keys.py` says what lies where, the `.lua` files what changes it, `changes.py` how they are called, `uploads.py` how
+whole bytes are brought, `reading.py` how bytes are read, `fences.py` how changes are kept from being done,
+`checking.py` what is found wrong, `connection.py` how servers are reached and what happens when they are not.
 
 Durability is the server's: what it has acknowledged is as safe as its `appendfsync`, and its replicas, make it.
 """
 
-import os
+import logging
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
-
-import msgspec
+from contextlib import suppress
 
 from potofs import names, times
 from potofs.backends.base import (
@@ -30,35 +29,39 @@ from potofs.backends.base import (
     Usage,
 )
 from potofs.backends.redis import health, scripts
-from potofs.backends.redis.changes import Changes, Figures, Refusal, Seen
+from potofs.backends.redis.changes import Changes, Figures, Refusal, Seen, text_of
 from potofs.backends.redis.checking import Checks
 from potofs.backends.redis.connection import Argument, Link
-from potofs.backends.redis.keys import SHARDS, Keys, number, shard_of_user
+from potofs.backends.redis.fences import Fences
+from potofs.backends.redis.keys import FORMAT, SHARDS, Keys, nobody, number, shard_of_user
 from potofs.backends.redis.reading import (
     RUNNING,
     ConversationReader,
     Entry,
+    damaged,
     read_bytes,
-    read_fences,
     running_stat,
+    whole,
 )
+from potofs.backends.redis.uploads import Uploads
 from potofs.backends.redis.wording import explained, named, spelled, too_large
 from potofs.backends.wording import gone_on, not_found, nothing_aside, taken
 from potofs.config import RedisSettings, Where
-from potofs.errors import AlreadyExists, ConfigError, NotFound, PotofsError, Unreachable
+from potofs.errors import (
+    AlreadyExists,
+    ConfigError,
+    Damaged,
+    InvalidName,
+    NameTooLong,
+    NotFound,
+)
+
+log = logging.getLogger(__name__)
 
 _BLOCK = 4096
-_FORMAT = 1
-# Bytes that go to a server in one command.
-_PIECE = 4 << 20
-# What a string in Redis can hold (bytes).
-_LARGEST = 512 << 20
 # Shards whose users are asked for together, and how many users an answer has about.
 _SHARDS_AT_ONCE = 32
 _USERS_AT_ONCE = 500
-# The states of a fence, the most closed one last; and how often one is set that does not stay.
-_CLOSED = ("open", "frozen", "moved")
-_TRIES = 5
 
 
 class RedisBackend(Backend):
@@ -74,27 +77,35 @@ class RedisBackend(Backend):
         self._settings = where.settings(RedisSettings)
         self.limits = self._settings.limits
         self._keys = Keys(self._settings.key_prefix)
-        self._link = Link(where, self._settings)
+        self._link = Link(where, self._settings, self._keys.type_of)
         self._changes = Changes(self._link, self._keys, scan)
-        self._checks = Checks(self._link, self._keys, self._changes)
+        self._uploads = Uploads(self._link, self._keys, self._changes, str(where))
+        self._fences = Fences(self._link, self._keys, str(where))
+        self._checks = Checks(self._link, self._keys, self._changes, self._fences)
 
     def prepare(self, *, create: bool) -> None:
         """Reaches the servers, and warns of every setting by which they could lose what is stored.
 
-        Raises NotFound if there is no journal and none is to be made; ConfigError if a newer potofs made it.
+        Raises NotFound if there is no journal and none is to be made; ConfigError if a newer potofs made it. What says
+        so may be damaged: that is warned of, and for a check to mend.
         """
-        found = self._link.command("HGET", self._keys.journal, "format")
-        if found is None:
-            if not create:
-                raise NotFound(f"there is no journal at {self._where} with the prefix {self._settings.key_prefix!r}")
-            self._link.command("HSET", self._keys.journal, "format", _FORMAT)
-        elif int(found) != _FORMAT:
+        key = self._keys.journal
+        (found,) = self._link.batch([("HGET", key, "format")], lenient=True)
+        if found is None and create:
+            self._link.command("HSET", key, "format", FORMAT)
+        elif found is None and not self._has_shards():
+            raise NotFound(f"there is no journal at {self._where} with the prefix {self._settings.key_prefix!r}")
+        elif not isinstance(found, bytes) or not found.isdigit():
+            log.warning("%s: the Redis key %s is damaged: run `potofs fsck --repair`", self._where, key)
+        elif int(found) != FORMAT:
             raise ConfigError(f"{self._where}: the journal has the format {int(found)}, which needs another potofs")
         health.warn(self._link, str(self._where))
 
     # Users
 
     def users(self) -> Iterator[str]:
+        """Raises Damaged, behind all the others, if the users of a shard cannot be listed."""
+        fault: Damaged | None = None
         for first in range(0, SHARDS, _SHARDS_AT_ONCE):
             # Each shard's cursor, and what it has told: a set that is rearranged meanwhile tells some twice.
             cursors = dict.fromkeys(range(first, first + _SHARDS_AT_ONCE), 0)
@@ -102,20 +113,31 @@ class RedisBackend(Backend):
             while cursors:
                 asked = list(cursors.items())
                 answers = self._link.batch(
-                    [("SSCAN", self._keys.users(shard), cursor, "COUNT", _USERS_AT_ONCE) for shard, cursor in asked]
+                    [("SSCAN", self._keys.users(shard), cursor, "COUNT", _USERS_AT_ONCE) for shard, cursor in asked],
+                    lenient=True,
                 )
-                for (shard, _), (cursor, members) in zip(asked, answers, strict=True):
+                for (shard, _), answer in zip(asked, answers, strict=True):
+                    if isinstance(answer, Damaged):
+                        fault = answer
+                        del cursors[shard]
+                        continue
+                    cursor, members = answer
                     for member in members:
                         if member not in told[shard]:
                             told[shard].add(member)
-                            yield names.decode(member.decode())
+                            # What is no user's name is for a check to find.
+                            with suppress(InvalidName, NameTooLong, UnicodeDecodeError):
+                                yield names.decode(member.decode())
                     cursors[shard] = int(cursor)
                     if not cursors[shard]:
                         del cursors[shard]
+        if fault:
+            raise fault
 
     def users_changed(self) -> int:
-        found = self._link.batch([("HGET", self._keys.shard(shard), "users_changed") for shard in range(SHARDS)])
-        return max(int(value or 0) for value in found)
+        keys = [self._keys.shard(shard) for shard in range(SHARDS)]
+        found = self._link.batch([("HGET", key, "users_changed") for key in keys])
+        return max(whole(key, "users_changed", value) for key, value in zip(keys, found, strict=True))
 
     def has_user(self, user: str) -> bool:
         name = names.encode(user)
@@ -126,7 +148,8 @@ class RedisBackend(Backend):
             self._changes.do("create_user", user, lambda _: ((), (profile,)))
 
     def user_changed(self, user: str) -> int:
-        return int(self._link.command("HGET", self._keys.user(user), "changed") or 0)
+        key = self._keys.user(user)
+        return whole(key, "changed", self._link.command("HGET", key, "changed"))
 
     def read_profile(self, user: str) -> bytes:
         profile: bytes | None = self._link.command("HGET", self._keys.user(user), "profile")
@@ -136,12 +159,15 @@ class RedisBackend(Backend):
 
     def stat(self, user: str, archive: str | None = None) -> Stat:
         if archive is None:
-            found = running_stat(self._link.command("HMGET", self._keys.user(user), *RUNNING))
+            found = self._running(user)
         else:
             entry = self._link.command("HGET", self._keys.archives(user), spelled(archive))
             found = Entry.parse(entry).stat if entry else None
         if found is None:
             raise not_found(user, archive)
+        if found.id % SHARDS != shard_of_user(user):
+            # It would be another user's.
+            raise Damaged(f"an entry of user {user!r} in Redis is damaged: run `potofs fsck --repair`")
         return found
 
     def open(self, user: str, archive: str | None = None) -> Reader:
@@ -162,15 +188,15 @@ class RedisBackend(Backend):
             if seen.seal:
                 size, between, (count, first, last, fingerprints) = seen.seal
                 sealed = (size, between, count, first, last, len(fingerprints), *fingerprints)
-            conversation = seen.current or seen.new or _nobody(shard)
+            conversation = seen.current or seen.new or nobody(shard)
             return (
                 self._keys.bytes(conversation),
                 self._keys.known(conversation),
-                self._keys.known(seen.newest or _nobody(shard)),
+                self._keys.known(seen.newest or nobody(shard)),
             ), (
-                _text(seen.current),
-                _text(seen.new),
-                _text(seen.newest),
+                text_of(seen.current),
+                text_of(seen.new),
+                text_of(seen.newest),
                 self._settings.archive_at,
                 name,
                 *sealed,
@@ -197,11 +223,11 @@ class RedisBackend(Backend):
         exists = AlreadyExists(f"user {user!r} has a running conversation already; nothing is replaced")
         if not data:
             # An empty conversation is none.
-            if running_stat(self._link.command("HMGET", self._keys.user(user), *RUNNING)):
+            if self._running(user):
                 raise exists
             return
         with explained(exists=lambda: exists):
-            self._put("current", user, "", data, mtime_ns, self._changes.figures(data))
+            self._uploads.put("current", user, "", data, mtime_ns, self._changes.figures(data))
 
     # Archives
 
@@ -217,9 +243,9 @@ class RedisBackend(Backend):
         idle_since = "" if idle_since_ns is None else idle_since_ns
 
         def wanted(seen: Seen) -> tuple[Sequence[Argument], Sequence[Argument]]:
-            nobody = _nobody(shard)
-            keys = (self._keys.known(seen.current or nobody), self._keys.known(seen.newest or nobody))
-            return keys, (_text(seen.current), _text(seen.newest), entry_name, base, idle_since)
+            none = nobody(shard)
+            keys = (self._keys.known(seen.current or none), self._keys.known(seen.newest or none))
+            return keys, (text_of(seen.current), text_of(seen.newest), entry_name, base, idle_since)
 
         with explained(
             missing=lambda: not_found(user, None), exists=lambda: taken(user, str(name)), stale=lambda: gone_on(user)
@@ -243,13 +269,13 @@ class RedisBackend(Backend):
 
     def put_archive(self, user: str, name: str, data: bytes, mtime_ns: int) -> None:
         with explained(exists=lambda: taken(user, name)):
-            self._put("archive", user, spelled(name), data, mtime_ns, self._changes.figures(data))
+            self._uploads.put("archive", user, spelled(name), data, mtime_ns, self._changes.figures(data))
 
     # What could not become a message
 
     def set_aside(self, user: str, data: bytes) -> str:
         name = times.compact(time.time_ns())
-        return named(self._put("aside", user, name, data, None, Figures(0, "", "", [])))
+        return named(self._uploads.put("aside", user, name, data, None, Figures(0, "", "", [])))
 
     def set_asides(self, user: str) -> list[Archived]:
         return self._listed(self._keys.asides(user))
@@ -292,13 +318,13 @@ class RedisBackend(Backend):
         old = (self._keys.bytes(seen.id), self._keys.known(seen.id))
 
         def wanted(known: Seen) -> tuple[Sequence[Argument], Sequence[Argument]]:
-            conversation = known.new or _nobody(shard_of_user(user))
+            conversation = known.new or nobody(shard_of_user(user))
             keys = (staged, self._keys.bytes(conversation), self._keys.known(conversation), *old)
             arguments = (entry_name, seen.id, seen.size, conversation, len(data), count, first, last)
             return keys, (*arguments, conversation // SHARDS, *fingerprints)
 
         try:
-            with self._staged(user, data) as staged:
+            with self._uploads.staged(user, data) as staged:
                 self._changes.do("rewrite", user, wanted)
         except Refusal:
             return False
@@ -317,89 +343,33 @@ class RedisBackend(Backend):
 
     def totals(self) -> Totals:
         fields = ("users", "conversations", "archives", "messages", "bytes", "first", "last")
-        shards = self._link.batch([("HMGET", self._keys.shard(shard), *fields) for shard in range(SHARDS)])
-        users, conversations, archives, messages, size = (
-            sum(int(shard[at] or 0) for shard in shards) for at in range(5)
-        )
-        first = min((int(shard[5]) for shard in shards if shard[5]), default=None)
-        last = max((int(shard[6]) for shard in shards if shard[6]), default=None)
+        keys = [self._keys.shard(shard) for shard in range(SHARDS)]
+        shards = [
+            [whole(key, field, value) if value else None for field, value in zip(fields, values, strict=True)]
+            for key, values in zip(keys, self._link.batch([("HMGET", key, *fields) for key in keys]), strict=True)
+        ]
+        users, conversations, archives, messages, size = (sum(shard[at] or 0 for shard in shards) for at in range(5))
+        first = min((shard[5] for shard in shards if shard[5] is not None), default=None)
+        last = max((shard[6] for shard in shards if shard[6] is not None), default=None)
         return Totals(users, conversations, archives, messages, size, first, last)
 
     def fence(self) -> Fence:
-        """The fence of all shards.
-
-        If they differ, since it is being set or whoever set it was killed, the state is that of the most closed one and
-        the epoch the highest of all: some users' changes are refused, and whoever sets the next fence counts up.
-        """
-        fences = read_fences(self._link, self._keys)
-        closed = max(fences, key=lambda fence: (_CLOSED.index(fence.state), fence.epoch))
-        return closed._replace(epoch=max(fence.epoch for fence in fences))
+        return self._fences.read()
 
     def set_fence(self, fence: Fence) -> None:
-        """Sets the fence of each shard; done again, it completes what was interrupted.
-
-        Raises DeadlineExceeded if it is set and replicas do not have it in time; Unreachable if it does not stay.
-        """
-        # Each shard's scripts look at their own: once it is set, none runs that saw another.
-        fields = ("fence", msgspec.json.encode(fence), "closed", "" if fence.state == "open" else "1")
-        shards = [self._keys.shard(shard) for shard in range(SHARDS)]
-        for _ in range(_TRIES):
-            self._link.batch([("HSET", shard, *fields) for shard in shards])
-            # A master that took over meanwhile may not have it, and says so when it is read.
-            if all(self._link.replicas_have(shard, (shard,), b"fence") for shard in shards) and (
-                set(read_fences(self._link, self._keys)) == {fence}
-            ):
-                return
-        raise Unreachable(f"{self._where}: the fence does not stay as it is set; others set it, or masters fail")
+        self._fences.set(fence)
 
     def close(self) -> None:
         self._link.close()
 
     # Inside
 
-    def _put(self, kind: str, user: str, name: str, data: bytes, mtime_ns: int | None, figures: Figures) -> str:
-        """Brings whole bytes and then, in one change, gives them a number and a name; returns the name."""
-        nobody = _nobody(shard_of_user(user))
-        mtime = "" if mtime_ns is None else mtime_ns
+    def _has_shards(self) -> bool:
+        return any(self._link.batch([("EXISTS", self._keys.users(shard)) for shard in range(SHARDS)]))
 
-        def wanted(seen: Seen) -> tuple[Sequence[Argument], Sequence[Argument]]:
-            conversation = seen.new or nobody
-            of_new = (self._keys.bytes(conversation), self._keys.known(conversation))
-            keys = (staged, *of_new, self._keys.known(seen.newest or nobody))
-            count, first, last, fingerprints = figures
-            arguments = (kind, conversation, len(data), name, mtime, count, first, last, _text(seen.newest))
-            return keys, (*arguments, conversation // SHARDS, *fingerprints)
-
-        is_aside = kind == "aside"
-        index = self._keys.asides(user) if is_aside else None
-        with self._staged(user, data) as staged:
-            # What was refused is kept whatever the fence is, or it would be lost.
-            return self._changes.do("put", user, wanted, index=index, fenced=not is_aside)
-
-    @contextmanager
-    def _staged(self, user: str, data: bytes) -> Iterator[str]:
-        """A key with these bytes, for a script to give them a number; whatever goes wrong, it is removed.
-
-        Not yet under a number: if a master was replaced since it was counted, that might be another's already.
-        """
-        if len(data) > _LARGEST:
-            raise too_large(user)
-        key = self._keys.staged(shard_of_user(user), os.urandom(12).hex())
-        try:
-            if not data:
-                # So that there is something under its number.
-                self._link.command("SET", key, b"")
-            for offset in range(0, len(data), _PIECE):
-                # Not APPEND: done twice, this leaves the same.
-                self._link.command("SETRANGE", key, offset, data[offset : offset + _PIECE])
-            yield key
-        except BaseException as error:
-            # If the change is done, whoever is told, they are not under this key any more.
-            with suppress(OSError, PotofsError):
-                self._link.command("UNLINK", key)
-            if isinstance(error, Refusal) and error.reason == "missing":
-                raise Unreachable(f"{self._where}: another master has taken over while this was stored") from None
-            raise
+    def _running(self, user: str) -> Stat | None:
+        key = self._keys.user(user)
+        return running_stat(key, self._link.command("HMGET", key, *RUNNING))
 
     def _set_aside(self, user: str, name: str) -> Stat:
         entry = self._link.command("HGET", self._keys.asides(user), spelled(name))
@@ -411,14 +381,8 @@ class RedisBackend(Backend):
         found = []
         for name, text in self._link.command("HGETALL", key).items():
             stat = Entry.parse(text).stat
-            found.append(Archived(named(name.decode()), stat, stat.size))
+            try:
+                found.append(Archived(named(name.decode()), stat, stat.size))
+            except (InvalidName, NameTooLong, UnicodeDecodeError):
+                raise damaged(key, name.decode(errors="backslashreplace")) from None
         return found
-
-
-def _text(conversation: int) -> str:
-    return str(conversation) if conversation else ""
-
-
-def _nobody(shard: int) -> int:
-    """A number that no conversation of the shard has, for a key that has to be given."""
-    return number(0, shard)

@@ -17,14 +17,13 @@ from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-import msgspec
-
 from potofs import names
-from potofs.backends.base import RECORD_END, Fence, Fingerprint, Mark, Scan, seam
+from potofs.backends.base import RECORD_END, Fingerprint, Mark, Scan, seam
 from potofs.backends.redis import scripts
 from potofs.backends.redis.connection import Argument, Link
+from potofs.backends.redis.fences import fence_of
 from potofs.backends.redis.keys import SHARDS, Keys, number, shard_of_user
-from potofs.backends.redis.reading import read_bytes
+from potofs.backends.redis.reading import damaged, read_bytes
 from potofs.errors import DeadlineExceeded
 
 # Users whose conversations' numbers are remembered.
@@ -61,6 +60,11 @@ class Seen(NamedTuple):
     seal: Seal | None = None
 
 
+def text_of(conversation: int) -> str:
+    """A conversation's number for a script: empty for none."""
+    return str(conversation) if conversation else ""
+
+
 class Refusal(Exception):
     """A script's answer that is for the caller to explain: missing, exists, stale, full."""
 
@@ -90,8 +94,8 @@ class Changes:
 
         `fenced`: whether a fence keeps it from being done.
 
-        Raises Refusal, Fenced; DeadlineExceeded if others changed the same until the deadline, or whether it was done
-        cannot be told; and what a Link raises.
+        Raises Refusal, Fenced, Damaged; DeadlineExceeded if others changed the same until the deadline, or whether it
+        was done cannot be told; and what a Link raises.
         """
         shard = shard_of_user(user)
         keys = self._keys
@@ -140,7 +144,10 @@ class Changes:
                 case [b"seal", conversation, size]:
                     self._look_at_end(user, int(conversation), int(size))
                 case [b"fenced", fence]:
-                    msgspec.json.decode(fence, type=Fence).check()
+                    fence_of(keys.shard(shard), fence).check()
+                    raise damaged(keys.shard(shard), "closed")
+                case [b"damaged", key, field]:
+                    raise damaged(key.decode(), field.decode())
                 case [reason]:
                     raise Refusal(reason.decode())
                 case _:
