@@ -83,6 +83,10 @@ class Unreachable(PotofsError):
     """The backend's server is down, or takes no commands at present. Trying again cannot store a message twice."""
 
 
+class Damaged(PotofsError):
+    """What is stored beside the messages is not as potofs writes it; `potofs fsck` says more, and mends what it can."""
+
+
 def reason(error: PotofsError | OSError) -> str:
     """What went wrong, in one line for a person."""
     if isinstance(error, OSError):

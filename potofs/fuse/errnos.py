@@ -34,6 +34,7 @@ ERRNOS: Final[tuple[tuple[type[errors.PotofsError], int], ...]] = (
     (errors.DeadlineExceeded, errno.ETIMEDOUT),
     # "Host is down" says where to look; EIO would send an administrator to the disks.
     (errors.Unreachable, errno.EHOSTDOWN),
+    (errors.Damaged, errno.EIO),
 )
 
 
@@ -60,7 +61,7 @@ def answered(
         except pyfuse3.FUSEError:
             raise
         except Exception as error:
-            if isinstance(error, errors.DeadlineExceeded | errors.Unreachable):
+            if isinstance(error, errors.DeadlineExceeded | errors.Unreachable | errors.Damaged):
                 # The caller sees a number only; the reason is here.
                 log.warning("%s: %s", handler.__name__, error)
             raise pyfuse3.FUSEError(errno_of(error)) from None

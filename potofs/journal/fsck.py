@@ -8,7 +8,17 @@ around it stays byte for byte. Which bytes those are, and which records were onl
 from collections.abc import Callable, Iterable, Iterator
 
 from potofs.backends.base import Backend, Finding, Reader, conversation_file
-from potofs.errors import DeadlineExceeded, Fenced, NotFound, PotofsError, Stale, Unreachable, Unsupported, reason
+from potofs.errors import (
+    Damaged,
+    DeadlineExceeded,
+    Fenced,
+    NotFound,
+    PotofsError,
+    Stale,
+    Unreachable,
+    Unsupported,
+    reason,
+)
 from potofs.journal import mending, ranges
 from potofs.journal.reading import Damage
 
@@ -30,11 +40,22 @@ def check(
     """
     if repair:
         backend.fence().check()
-    for user in backend.users() if users is None else users:
+    for user in _listed(backend) if users is None else users:
+        if isinstance(user, Finding):
+            yield user
+            continue
         yield from _as_far_as_it_goes(backend, user, _user(backend, user, repair))
         on_user(user)
     if users is None:
         yield from _as_far_as_it_goes(backend, None, backend.check(None, repair=repair))
+
+
+def _listed(backend: Backend) -> Iterator[str | Finding]:
+    """The users, as far as they can be listed; who cannot be is found by the check of the journal as a whole."""
+    try:
+        yield from backend.users()
+    except Damaged as error:
+        yield Finding(None, "users", f"not all can be listed: {reason(error)}")
 
 
 def _as_far_as_it_goes(backend: Backend, user: str | None, findings: Iterator[Finding]) -> Iterator[Finding]:
@@ -74,7 +95,7 @@ def _conversation(backend: Backend, user: str, archive: str | None, repair: bool
             return
         except Stale:
             continue  # Mended by somebody else just now.
-        except OSError as error:
+        except (Damaged, OSError) as error:
             yield Finding(user, conversation_file(archive), f"cannot be read: {reason(error)}")
             return
         if why_not is None:

@@ -11,15 +11,14 @@ import redis
 
 from potofs.backends.base import Fence, Finding, Stat
 from potofs.backends.redis.backend import RedisBackend
-from potofs.backends.redis.keys import Keys, number, shard_of_user
+from potofs.backends.redis.keys import Keys
 from potofs.config import Where
 from potofs.errors import Fenced, NotFound, Stale
 from potofs.journal import fsck, reading
 from tests import redis_servers
 from tests.backends.kit import joined, names_of, open_cluster, open_redis, records, stored
-from tests.redis_servers import Proxy, Server
-
-SHARD = shard_of_user("mia")
+from tests.backends.mias import SHARD, SUMS, TIMES, Fault, image, mias, numbers, set_entry
+from tests.redis_servers import Proxy
 
 
 @pytest.fixture
@@ -35,42 +34,8 @@ def keys(tmp_path: Path) -> Keys:
 
 @pytest.fixture
 def backend(tmp_path: Path) -> RedisBackend:
-    """A journal of mia's: two archives, the older one put there, a running conversation, something set aside."""
-    backend = open_redis(tmp_path)
-    backend.put_archive("mia", "old", joined(records(0, 2)), 5)
-    backend.append("mia", records(2, 5))
-    backend.archive("mia", "new")
-    backend.append("mia", records(5, 9))
-    backend.set_aside("mia", b"refused")
-    return backend
+    return mias(tmp_path)
 
-
-def image(tmp_path: Path) -> dict[bytes, bytes | None]:
-    """All that is stored under the prefix."""
-    with redis_servers.shared().client() as client:
-        return {key: client.dump(key) for key in client.scan_iter(f"{tmp_path}:*")}
-
-
-def numbers(client: Any, keys: Keys) -> dict[str, int]:
-    """The numbers of mia's conversations."""
-    found = {name.decode(): int(entry.split()[0]) for name, entry in client.hgetall(keys.archives("mia")).items()}
-    return found | {"": int(client.hget(keys.user("mia"), "current") or 0)}
-
-
-def set_entry(client: Any, index: str, name: str, at: int, value: int) -> None:
-    parts = client.hget(index, name).split()
-    parts[at] = b"%d" % value
-    client.hset(index, name, b" ".join(parts))
-
-
-def orphan(client: Any, key: str, data: bytes, idle: int = 100) -> None:
-    """Puts bytes under a key as if nobody had touched them for so long."""
-    client.set("scratch", data)
-    client.restore(key, 0, client.dump("scratch"), replace=True, idletime=idle)
-    client.delete("scratch")
-
-
-Fault = Callable[[Any, Keys], object]
 
 #: How a fault is made, whose it is, and a part of its place.
 OF_USERS: dict[str, tuple[Fault, str, str]] = {
@@ -141,10 +106,6 @@ def test_a_user_who_is_not_in_the_list_is_found(backend: RedisBackend, client: r
     assert backend.totals().users == 1
 
 
-SUMS = {"users": 3, "conversations": 0, "archives": 9, "messages": -1, "bytes": 1, "last_number": 1}
-TIMES = {"first": 1_800_000_000_000_000_000, "last": 0}
-
-
 @pytest.mark.parametrize("field", SUMS | TIMES)
 def test_sums_are_made_anew(backend: RedisBackend, client: redis.Redis, keys: Keys, tmp_path: Path, field: str) -> None:
     totals = backend.totals()
@@ -162,78 +123,6 @@ def test_sums_are_made_anew(backend: RedisBackend, client: redis.Redis, keys: Ke
 def test_times_may_be_wider_than_what_is_there(backend: RedisBackend, client: redis.Redis, keys: Keys) -> None:
     client.hset(keys.shard(SHARD), mapping={"first": 1, "last": 1_900_000_000_000_000_000})
     assert list(fsck.check(backend)) == []
-
-
-def test_bytes_without_a_name_are_removed_only_if_they_are_elsewhere(
-    backend: RedisBackend, client: redis.Redis, keys: Keys, tmp_path: Path
-) -> None:
-    copy, other, young = (keys.bytes(number(count, SHARD)) for count in (1001, 1002, 1003))
-    client.hset(keys.shard(SHARD), "last_number", 1003)
-    client.set(young, b"on its way in")
-    before = image(tmp_path)
-    orphan(client, copy, joined(records(0, 2)))
-    orphan(client, other, b"nowhere else")
-    found = list(fsck.check(backend))
-    assert [(one.user, one.place, one.repaired) for one in found] == [(None, copy, False), (None, other, False)]
-    assert list(fsck.check(backend)) == found, "to be looked at changes nothing, not even when it was touched"
-    assert image(tmp_path).keys() == before.keys() | {copy.encode(), other.encode()}
-    orphan(client, copy, joined(records(0, 2)))
-    orphan(client, other, b"nowhere else")
-    found = list(fsck.check(backend, repair=True))
-    assert [(one.place, one.repaired) for one in found] == [(copy, True), (other, False)]
-    assert not client.exists(copy)
-    assert client.get(other) == b"nowhere else"
-    assert client.get(young) == b"on its way in"
-
-
-def test_an_upload_of_a_killed_process_is_found_and_removed_when_it_was_given_up(
-    backend: RedisBackend, client: redis.Redis, keys: Keys
-) -> None:
-    young, idle, old = (keys.staged(SHARD, token) for token in ("00", "01", "02"))
-    client.set(young, b"on its way in")
-    orphan(client, idle, b"killed lately", 100)
-    orphan(client, old, b"killed", 700)
-    found = list(fsck.check(backend))
-    assert [(one.user, one.place, one.repaired) for one in found] == [(None, idle, False), (None, old, False)]
-    assert all("never acknowledged" in one.what for one in found)
-    found = list(fsck.check(backend, repair=True))
-    assert [(one.place, one.repaired) for one in found] == [(idle, False), (old, True)]
-    assert client.exists(young, idle, old) == 2
-
-
-def test_fingerprints_of_no_conversation_are_removed(backend: RedisBackend, client: redis.Redis, keys: Keys) -> None:
-    key = keys.known(number(1, SHARD) + 256 * 500)
-    client.hset(key, b"", b"")
-    assert [(one.place, one.repaired) for one in fsck.check(backend)] == [(key, False)]
-    assert [(one.place, one.repaired) for one in fsck.check(backend, repair=True)] == [(key, True)]
-    assert list(fsck.check(backend)) == []
-
-
-def test_under_an_lfu_policy_nothing_is_judged(tmp_path: Path) -> None:
-    server = Server(tmp_path / "server", maxmemory_policy="allkeys-lfu")
-    try:
-        backend = RedisBackend(Where("redis", server.place, {"keyPrefix": "p:"}), reading.marks)
-        with closing(backend), server.client() as client:
-            backend.append("mia", records(0, 1))
-            client.hset(Keys("p:").shard(SHARD), "last_number", 9)
-            key = Keys("p:").bytes(number(9, SHARD))
-            client.set(key, b"bytes")
-            (found,) = fsck.check(backend, repair=True)
-            assert (found.place, found.repaired) == (key, False)
-            assert "LFU" in found.what
-            assert client.exists(key)
-    finally:
-        server.kill()
-
-
-def test_another_prefix_is_none_of_ours(tmp_path: Path, client: redis.Redis) -> None:
-    backend = open_redis(tmp_path, keyPrefix=f"{tmp_path}[a]*:")
-    backend.append("mia", records(0, 1))
-    orphan(client, Keys(f"{tmp_path}a*:").bytes(number(9, SHARD)), b"another's")
-    assert list(fsck.check(backend)) == []
-    client.hset(Keys(f"{tmp_path}[a]*:").shard(SHARD), "last_number", 9)
-    orphan(client, key := Keys(f"{tmp_path}[a]*:").bytes(number(9, SHARD)), b"ours")
-    assert [found.place for found in fsck.check(backend)] == [key]
 
 
 # What is no fault
@@ -264,22 +153,6 @@ def test_nothing_is_wrong_with_a_journal_that_was_used(opened: Callable[..., Red
         assert list(backend.check(None, repair=repair)) == []
     assert backend.totals() == totals
     assert list(backend.check("nobody", repair=True)) == []
-
-
-def test_orphans_are_found_in_a_cluster(tmp_path: Path) -> None:
-    backend = open_cluster(tmp_path)
-    backend.append("mia", records(0, 2))
-    keys = Keys(f"{tmp_path}:")
-    key = keys.bytes(number(9, SHARD))
-    first = redis_servers.shared_cluster().nodes[0]
-    with redis.RedisCluster(host="127.0.0.1", port=first.port) as client:
-        client.hset(keys.shard(SHARD), "last_number", 9)
-        scratch = f"{{{SHARD:02x}}}scratch"
-        client.set(scratch, joined(records(0, 2)))
-        client.restore(key, 0, client.dump(scratch), idletime=100)
-        client.delete(scratch)
-    assert [(one.place, one.repaired) for one in fsck.check(backend, repair=True)] == [(key, True)]
-    assert list(fsck.check(backend)) == []
 
 
 def test_appends_that_go_on_are_no_fault(tmp_path: Path) -> None:
@@ -426,19 +299,3 @@ def test_a_damaged_conversation_is_mended(backend: RedisBackend) -> None:
     assert stored(backend, "mia", "torn") == joined(records(0, 2))
     assert list(fsck.check(backend)) == []
     assert len(backend.set_asides("mia")) == 2
-
-
-@pytest.mark.parametrize("damage", ["entry", "type"])
-def test_a_damaged_index_is_a_finding_and_keeps_no_other_user_from_being_checked(
-    backend: RedisBackend, keys: Keys, client: redis.Redis, damage: str
-) -> None:
-    backend.put_current("noah", b"nonsense\n---\n", 5)
-    if damage == "entry":
-        client.hset(keys.archives("mia"), "junk", "junk")
-    else:
-        client.delete(keys.archives("mia"))
-        client.set(keys.archives("mia"), "junk")
-    found = list(fsck.check(backend))
-    mine = [one for one in found if one.user == "mia"]
-    assert any("not checked to the end" in one.what for one in mine), found
-    assert any(one.user == "noah" and "no message" in one.what for one in found), found

@@ -279,11 +279,11 @@ def test_a_fence_that_was_lost_with_a_master_is_set_again(
     real = Link.batch
     lost: list[object] = []
 
-    def batch(self: Link, commands: Sequence[tuple[Argument, ...]]) -> list[object]:
+    def batch(self: Link, commands: Sequence[tuple[Argument, ...]], **options: bool) -> list[object]:
         if commands[0][0] == "HSET" and len(lost) < times:
             lost.append(commands)
             return real(self, commands[:-1])
-        return real(self, commands)
+        return real(self, commands, **options)
 
     with monkeypatch.context() as patch:
         patch.setattr(Link, "batch", batch)

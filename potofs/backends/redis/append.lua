@@ -16,7 +16,7 @@ if user.current ~= ARGV[5] or user.newest ~= ARGV[7]
   local count = user.current == '' and redis.call('HINCRBY', SHARD, 'last_number', 1) or ''
   return {'keys', user.current, user.newest, tostring(count)}
 end
-if user.current ~= '' and redis.call('HEXISTS', KNOWN, '') == 0 then
+if redis.call('HEXISTS', KNOWN, '') == 0 and user.current ~= '' then
   return {'scan', user.current}
 end
 
@@ -81,6 +81,7 @@ if #fresh > 0 then
     redis.call('HSET', KNOWN, '', '')
     user.current, user.size, user.count = ARGV[6], '0', '0'
     user.changed = now
+    note(user.current, 'current', '')
     add(shard, 'conversations', 1)
   end
   for _, i in ipairs(fresh) do

@@ -1,16 +1,16 @@
 """The Redis backend: conversations as strings in Redis, each change one script.
 
 `keys.py` says what lies where, the `.lua` files what changes it, `changes.py` how they are called, `copying.py` how
-whole bytes are brought, `reading.py` how they are read, `connection.py` how servers are reached and what happens when
-they are not.
+whole bytes are brought, `reading.py` how bytes are read, `fences.py` how changes are kept from being done,
+`checking.py` what is found wrong, `connection.py` how servers are reached and what happens when they are not.
 
 Durability is the server's: what it has acknowledged is as safe as its `appendfsync`, and its replicas, make it.
 """
 
+import logging
 import time
 from collections.abc import Iterator, Sequence
-
-import msgspec
+from contextlib import suppress
 
 from potofs import names, times
 from potofs.backends.base import (
@@ -33,28 +33,35 @@ from potofs.backends.redis.changes import NO_FIGURES, Changes, Seen, text_of
 from potofs.backends.redis.checking import Checks
 from potofs.backends.redis.connection import Argument, Link
 from potofs.backends.redis.copying import Copies
-from potofs.backends.redis.keys import SHARDS, Keys, nobody, number, shard_of_user
+from potofs.backends.redis.fences import Fences
+from potofs.backends.redis.keys import FORMAT, SHARDS, Keys, nobody, number, shard_of_user
 from potofs.backends.redis.reading import (
     RUNNING,
     ConversationReader,
     Entry,
+    damaged,
     read_bytes,
-    read_fences,
     running_stat,
+    whole,
 )
 from potofs.backends.redis.wording import explained, named, spelled, too_large
 from potofs.backends.wording import gone_on, no_user, not_found, nothing_aside, taken, taken_aside
 from potofs.config import RedisSettings, Where
-from potofs.errors import AlreadyExists, ConfigError, NotFound, Unreachable
+from potofs.errors import (
+    AlreadyExists,
+    ConfigError,
+    Damaged,
+    InvalidName,
+    NameTooLong,
+    NotFound,
+)
+
+log = logging.getLogger(__name__)
 
 _BLOCK = 4096
-_FORMAT = 1
 # Shards whose users are asked for together, and how many users an answer has about.
 _SHARDS_AT_ONCE = 32
 _USERS_AT_ONCE = 500
-# The states of a fence, the most closed one last; and how often one is set that does not stay.
-_CLOSED = ("open", "frozen", "moved")
-_TRIES = 5
 
 
 class RedisBackend(Backend):
@@ -70,28 +77,35 @@ class RedisBackend(Backend):
         self._settings = where.settings(RedisSettings)
         self.limits = self._settings.limits
         self._keys = Keys(self._settings.key_prefix)
-        self._link = Link(where, self._settings)
+        self._link = Link(where, self._settings, self._keys.type_of)
         self._changes = Changes(self._link, self._keys, scan)
         self._copies = Copies(self._link, self._keys, self._changes, str(where))
-        self._checks = Checks(self._link, self._keys, self._changes)
+        self._fences = Fences(self._link, self._keys, str(where))
+        self._checks = Checks(self._link, self._keys, self._changes, self._fences)
 
     def prepare(self, *, create: bool) -> None:
         """Reaches the servers, and warns of every setting by which they could lose what is stored.
 
-        Raises NotFound if there is no journal and none is to be made; ConfigError if a newer potofs made it.
+        Raises NotFound if there is no journal and none is to be made; ConfigError if a newer potofs made it. What says
+        so may be damaged: that is warned of, and for a check to mend.
         """
-        found = self._link.command("HGET", self._keys.journal, "format")
-        if found is None:
-            if not create:
-                raise NotFound(f"there is no journal at {self._where} with the prefix {self._settings.key_prefix!r}")
-            self._link.command("HSET", self._keys.journal, "format", _FORMAT)
-        elif int(found) != _FORMAT:
+        key = self._keys.journal
+        (found,) = self._link.batch([("HGET", key, "format")], lenient=True)
+        if found is None and create:
+            self._link.command("HSET", key, "format", FORMAT)
+        elif found is None and not self._has_shards():
+            raise NotFound(f"there is no journal at {self._where} with the prefix {self._settings.key_prefix!r}")
+        elif not isinstance(found, bytes) or not found.isdigit():
+            log.warning("%s: the Redis key %s is damaged: run `potofs fsck --repair`", self._where, key)
+        elif int(found) != FORMAT:
             raise ConfigError(f"{self._where}: the journal has the format {int(found)}, which needs another potofs")
         health.warn(self._link, str(self._where))
 
     # Users
 
     def users(self) -> Iterator[str]:
+        """Raises Damaged, behind all the others, if the users of a shard cannot be listed."""
+        fault: Damaged | None = None
         for first in range(0, SHARDS, _SHARDS_AT_ONCE):
             # Each shard's cursor, and what it has told: a set that is rearranged meanwhile tells some twice.
             cursors = dict.fromkeys(range(first, first + _SHARDS_AT_ONCE), 0)
@@ -99,20 +113,31 @@ class RedisBackend(Backend):
             while cursors:
                 asked = list(cursors.items())
                 answers = self._link.batch(
-                    [("SSCAN", self._keys.users(shard), cursor, "COUNT", _USERS_AT_ONCE) for shard, cursor in asked]
+                    [("SSCAN", self._keys.users(shard), cursor, "COUNT", _USERS_AT_ONCE) for shard, cursor in asked],
+                    lenient=True,
                 )
-                for (shard, _), (cursor, members) in zip(asked, answers, strict=True):
+                for (shard, _), answer in zip(asked, answers, strict=True):
+                    if isinstance(answer, Damaged):
+                        fault = answer
+                        del cursors[shard]
+                        continue
+                    cursor, members = answer
                     for member in members:
                         if member not in told[shard]:
                             told[shard].add(member)
-                            yield names.decode(member.decode())
+                            # What is no user's name is for a check to find.
+                            with suppress(InvalidName, NameTooLong, UnicodeDecodeError):
+                                yield names.decode(member.decode())
                     cursors[shard] = int(cursor)
                     if not cursors[shard]:
                         del cursors[shard]
+        if fault:
+            raise fault
 
     def users_changed(self) -> int:
-        found = self._link.batch([("HGET", self._keys.shard(shard), "users_changed") for shard in range(SHARDS)])
-        return max(int(value or 0) for value in found)
+        keys = [self._keys.shard(shard) for shard in range(SHARDS)]
+        found = self._link.batch([("HGET", key, "users_changed") for key in keys])
+        return max(whole(key, "users_changed", value) for key, value in zip(keys, found, strict=True))
 
     def has_user(self, user: str) -> bool:
         name = names.encode(user)
@@ -123,7 +148,8 @@ class RedisBackend(Backend):
             self._changes.do("create_user", user, lambda _: ((), (profile,)))
 
     def user_changed(self, user: str) -> int:
-        return int(self._link.command("HGET", self._keys.user(user), "changed") or 0)
+        key = self._keys.user(user)
+        return whole(key, "changed", self._link.command("HGET", key, "changed"))
 
     def set_changed(self, user: str | None, when_ns: int) -> None:
         if user is None:
@@ -137,7 +163,8 @@ class RedisBackend(Backend):
         return profile or b""
 
     def profile_changed(self, user: str) -> int:
-        return int(self._link.command("HGET", self._keys.user(user), "profile_changed") or 0)
+        key = self._keys.user(user)
+        return whole(key, "profile_changed", self._link.command("HGET", key, "profile_changed"))
 
     def put_profile(self, user: str, profile: bytes, mtime_ns: int) -> None:
         with explained(missing=lambda: no_user(user)):
@@ -147,12 +174,15 @@ class RedisBackend(Backend):
 
     def stat(self, user: str, archive: str | None = None) -> Stat:
         if archive is None:
-            found = running_stat(self._link.command("HMGET", self._keys.user(user), *RUNNING))
+            found = self._running(user)
         else:
             entry = self._link.command("HGET", self._keys.archives(user), spelled(archive))
             found = Entry.parse(entry).stat if entry else None
         if found is None:
             raise not_found(user, archive)
+        if found.id % SHARDS != shard_of_user(user):
+            # It would be another user's.
+            raise Damaged(f"an entry of user {user!r} in Redis is damaged: run `potofs fsck --repair`")
         return found
 
     def open(self, user: str, archive: str | None = None) -> Reader:
@@ -208,7 +238,7 @@ class RedisBackend(Backend):
         exists = AlreadyExists(f"user {user!r} has a running conversation already; nothing is replaced")
         if not data:
             # An empty conversation is none.
-            if running_stat(self._link.command("HMGET", self._keys.user(user), *RUNNING)):
+            if self._running(user):
                 raise exists
             return
         with explained(exists=lambda: exists):
@@ -326,45 +356,33 @@ class RedisBackend(Backend):
 
     def totals(self) -> Totals:
         fields = ("users", "conversations", "archives", "messages", "bytes", "first", "last")
-        shards = self._link.batch([("HMGET", self._keys.shard(shard), *fields) for shard in range(SHARDS)])
-        users, conversations, archives, messages, size = (
-            sum(int(shard[at] or 0) for shard in shards) for at in range(5)
-        )
-        first = min((int(shard[5]) for shard in shards if shard[5]), default=None)
-        last = max((int(shard[6]) for shard in shards if shard[6]), default=None)
+        keys = [self._keys.shard(shard) for shard in range(SHARDS)]
+        shards = [
+            [whole(key, field, value) if value else None for field, value in zip(fields, values, strict=True)]
+            for key, values in zip(keys, self._link.batch([("HMGET", key, *fields) for key in keys]), strict=True)
+        ]
+        users, conversations, archives, messages, size = (sum(shard[at] or 0 for shard in shards) for at in range(5))
+        first = min((shard[5] for shard in shards if shard[5] is not None), default=None)
+        last = max((shard[6] for shard in shards if shard[6] is not None), default=None)
         return Totals(users, conversations, archives, messages, size, first, last)
 
     def fence(self) -> Fence:
-        """The fence of all shards.
-
-        If they differ, since it is being set or whoever set it was killed, the state is that of the most closed one and
-        the epoch the highest of all: some users' changes are refused, and whoever sets the next fence counts up.
-        """
-        fences = read_fences(self._link, self._keys)
-        closed = max(fences, key=lambda fence: (_CLOSED.index(fence.state), fence.epoch))
-        return closed._replace(epoch=max(fence.epoch for fence in fences))
+        return self._fences.read()
 
     def set_fence(self, fence: Fence) -> None:
-        """Sets the fence of each shard; done again, it completes what was interrupted.
-
-        Raises DeadlineExceeded if it is set and replicas do not have it in time; Unreachable if it does not stay.
-        """
-        # Each shard's scripts look at their own: once it is set, none runs that saw another.
-        fields = ("fence", msgspec.json.encode(fence), "closed", "" if fence.state == "open" else "1")
-        shards = [self._keys.shard(shard) for shard in range(SHARDS)]
-        for _ in range(_TRIES):
-            self._link.batch([("HSET", shard, *fields) for shard in shards])
-            # A master that took over meanwhile may not have it, and says so when it is read.
-            if all(self._link.replicas_have(shard, (shard,), b"fence") for shard in shards) and (
-                set(read_fences(self._link, self._keys)) == {fence}
-            ):
-                return
-        raise Unreachable(f"{self._where}: the fence does not stay as it is set; others set it, or masters fail")
+        self._fences.set(fence)
 
     def close(self) -> None:
         self._link.close()
 
     # Inside
+
+    def _has_shards(self) -> bool:
+        return any(self._link.batch([("EXISTS", self._keys.users(shard)) for shard in range(SHARDS)]))
+
+    def _running(self, user: str) -> Stat | None:
+        key = self._keys.user(user)
+        return running_stat(key, self._link.command("HMGET", key, *RUNNING))
 
     def _set_aside(self, user: str, name: str) -> Stat:
         entry = self._link.command("HGET", self._keys.asides(user), spelled(name))
@@ -376,5 +394,8 @@ class RedisBackend(Backend):
         found = []
         for name, text in self._link.command("HGETALL", key).items():
             stat = Entry.parse(text).stat
-            found.append(Archived(named(name.decode()), stat, stat.size))
+            try:
+                found.append(Archived(named(name.decode()), stat, stat.size))
+            except (InvalidName, NameTooLong, UnicodeDecodeError):
+                raise damaged(key, name.decode(errors="backslashreplace")) from None
         return found

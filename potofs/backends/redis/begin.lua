@@ -12,6 +12,7 @@
 --   number COUNT         the new conversation needs another number, this one for example; it is not given away yet
 --   scan CONVERSATION    the fingerprints of its messages are needed (learn.lua)
 --   seal CONVERSATION SIZE      it does not end in a record's end
+--   damaged KEY FIELD    something there is not as potofs writes it (sound.lua)
 --   missing, exists, stale, changed, full   what a change is about is not there, is there already, was appended to
 --                        meanwhile, is not as it was seen, would become too large
 
@@ -136,13 +137,28 @@ local function crown_anew()
   local all = redis.call('HGETALL', ARCHIVES)
   for i = 1, #all, 2 do
     local number, mtime = parts_of(all[i + 1])
-    crown(number, mtime, all[i])
+    -- A damaged entry is for a check to find: what was begun here has to be ended.
+    if number then
+      crown(number, mtime, all[i])
+    end
   end
+end
+
+-- Notes whose the bytes under a number are, and what they are called, a second time: if an entry is lost, a check gives
+-- them back by this. In the shard's own hash, which is written by every change anyway: it costs no key and no command.
+local function note(number, kind, name)
+  shard['of:' .. number] = NAME .. '\n' .. kind .. '\n' .. name
+end
+
+-- Writes: there are no bytes under a number any more.
+local function forget(number)
+  redis.call('HDEL', SHARD, 'of:' .. number)
 end
 
 -- Writes: the running conversation is an archive now. Returns whether it is the newest.
 local function file_away(name)
   redis.call('HSET', ARCHIVES, name, entry_of(user.current, user.mtime, now, user.size, user.count))
+  note(user.current, 'archive', name)
   local is_newest = crown(user.current, user.mtime, name)
   user.current, user.size, user.mtime, user.ctime, user.count = '', '', '', '', ''
   user.changed = now

@@ -17,14 +17,13 @@ from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-import msgspec
-
 from potofs import names
-from potofs.backends.base import RECORD_END, Fence, Fingerprint, Mark, Scan, seam
+from potofs.backends.base import RECORD_END, Fingerprint, Mark, Scan, seam
 from potofs.backends.redis import scripts
 from potofs.backends.redis.connection import Argument, Link
+from potofs.backends.redis.fences import fence_of
 from potofs.backends.redis.keys import SHARDS, Keys, number, shard_of_user
-from potofs.backends.redis.reading import read_bytes
+from potofs.backends.redis.reading import damaged, read_bytes
 from potofs.errors import DeadlineExceeded
 
 # Users whose conversations' numbers are remembered.
@@ -64,6 +63,11 @@ class Seen(NamedTuple):
     seal: Seal | None = None
 
 
+def text_of(conversation: int) -> str:
+    """A conversation's number for a script: empty for none."""
+    return str(conversation) if conversation else ""
+
+
 class Refusal(Exception):
     """A script's answer that is for the caller to explain: missing, exists, stale, full, changed."""
 
@@ -93,8 +97,8 @@ class Changes:
 
         `fenced`: whether a fence keeps it from being done.
 
-        Raises Refusal, Fenced; DeadlineExceeded if others changed the same until the deadline, or whether it was done
-        cannot be told; and what a Link raises.
+        Raises Refusal, Fenced, Damaged; DeadlineExceeded if others changed the same until the deadline, or whether it
+        was done cannot be told; and what a Link raises.
         """
         shard = shard_of_user(user)
         keys = self._keys
@@ -143,7 +147,10 @@ class Changes:
                 case [b"seal", conversation, size]:
                     self._look_at_end(user, int(conversation), int(size))
                 case [b"fenced", fence]:
-                    msgspec.json.decode(fence, type=Fence).check()
+                    fence_of(keys.shard(shard), fence).check()
+                    raise damaged(keys.shard(shard), "closed")
+                case [b"damaged", key, field]:
+                    raise damaged(key.decode(), field.decode())
                 case [reason]:
                     raise Refusal(reason.decode())
                 case _:
@@ -164,10 +171,11 @@ class Changes:
         decided by it.
         """
         for shard in range(SHARDS):
-            answer = self._link.script(scripts.set_users_changed(), (self._keys.shard(shard),), (when_ns,))[0]
-            match answer:
+            key = self._keys.shard(shard)
+            match self._link.script(scripts.set_users_changed(), (key,), (when_ns,))[0]:
                 case [b"fenced", fence]:
-                    msgspec.json.decode(fence, type=Fence).check()
+                    fence_of(key, fence).check()
+                    raise damaged(key, "closed")
 
     def seen(self, user: str) -> Seen:
         """What was seen of a user last."""
@@ -201,8 +209,3 @@ class Changes:
         between = seam(data[-len(RECORD_END) :])
         seal = Seal(size, between, self.figures(data + between))
         self.note(user, self.seen(user)._replace(seal=seal))
-
-
-def text_of(conversation: int) -> str:
-    """A conversation's number as scripts have it: empty if there is none."""
-    return str(conversation) if conversation else ""

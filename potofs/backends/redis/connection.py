@@ -21,7 +21,7 @@ from potofs.backends.redis import failures
 from potofs.backends.redis.address import Address, address
 from potofs.backends.redis.scripts import Script
 from potofs.config import RedisSettings, Where
-from potofs.errors import DeadlineExceeded
+from potofs.errors import Damaged, DeadlineExceeded
 
 Result = TypeVar("Result")
 #: A key or an argument of a command.
@@ -38,16 +38,18 @@ _PATIENCE = 0.05
 class Link:
     """Connections to one journal's servers; thread-safe. No connection is made before the first command.
 
-    Every method raises DeadlineExceeded, Unreachable, or OSError with ENOSPC, EROFS, EACCES or EIO.
+    Every method raises DeadlineExceeded, Unreachable, Damaged for a key of another type, or OSError with ENOSPC, EROFS,
+    EACCES or EIO. `type_of` says what a key has to be.
     """
 
-    def __init__(self, where: Where, settings: RedisSettings) -> None:
+    def __init__(self, where: Where, settings: RedisSettings, type_of: Callable[[str], str | None]) -> None:
         self._address = address(where, settings)
         self._server = str(where)
         #: The deadline of a command (seconds).
         self.timeout = settings.timeout_ms / 1000
         self._replicas = settings.wait_replicas
         self._fails_over = self._address.kind != "server"
+        self._type_of = type_of
         self._guard = threading.Lock()
         self._client: Any = None
 
@@ -74,18 +76,35 @@ class Link:
 
     def command(self, *arguments: Argument) -> Any:
         """The answer to one command that may be repeated: one that reads, or that leaves the same when done twice."""
-        return self.run(lambda client: client.execute_command(*arguments))
 
-    def batch(self, commands: Sequence[tuple[Argument, ...]]) -> list[Any]:
-        """The answers to such commands, sent together; they may be of several shards."""
+        def do(client: Any) -> Any:
+            try:
+                return client.execute_command(*arguments)
+            except redis.ResponseError as error:
+                if failures.is_of_type(error):
+                    raise self._mistyped(arguments[1]) from None
+                raise
+
+        return self.run(do)
+
+    def batch(self, commands: Sequence[tuple[Argument, ...]], *, lenient: bool = False) -> list[Any]:
+        """The answers to such commands, sent together; they may be of several shards.
+
+        `lenient`: what is said of a key of another type is a Damaged among the answers.
+        """
 
         def do(client: Any) -> list[Any]:
             pipeline = client.pipeline(transaction=False) if self._address.kind != "cluster" else client.pipeline()
             with pipeline:
                 for command in commands:
                     pipeline.execute_command(*command)
-                answers: list[Any] = pipeline.execute()
-                return answers
+                answers: list[Any] = pipeline.execute(raise_on_error=False)
+            for at, answer in enumerate(answers):
+                if isinstance(answer, redis.ResponseError) and failures.is_of_type(answer):
+                    answers[at] = self._mistyped(commands[at][1])
+                if isinstance(answers[at], Exception) and not (lenient and isinstance(answers[at], Damaged)):
+                    raise answers[at]
+            return answers
 
         return self.run(do)
 
@@ -95,15 +114,28 @@ class Link:
         """What a script answers that may be repeated with the same arguments, and whether it was repeated."""
         tries = 0
 
+        def evaluated(client: Any, command: str, what: str) -> list[bytes]:
+            answer: list[bytes]
+            try:
+                answer = client.execute_command(command, what, len(keys), *keys, *arguments)
+            except redis.ResponseError as error:
+                if failures.is_of_type(error):
+                    # Redis does not say which.
+                    types = [(key, client.type(key).decode()) for key in keys]
+                    wrong = [key for key, kind in types if kind not in ("none", self._type_of(str(key)))]
+                    raise self._mistyped(*wrong) from None
+                raise
+            return answer
+
         def do(client: Any) -> list[bytes]:
             nonlocal tries
             tries += 1
             answer: list[bytes]
             try:
-                answer = client.execute_command("EVALSHA", script.digest, len(keys), *keys, *arguments)
+                answer = evaluated(client, "EVALSHA", script.digest)
             except redis.exceptions.NoScriptError:
                 # A new server, or one that was restarted; it knows the script from now on.
-                answer = client.execute_command("EVAL", script.text, len(keys), *keys, *arguments)
+                answer = evaluated(client, "EVAL", script.text)
             return answer
 
         return self.run(do), tries > 1
@@ -144,6 +176,11 @@ class Link:
     def on_each(self, do: Callable[[Any], Result]) -> list[Result]:
         """What a function makes of a client of each master."""
         return self.run(lambda client: [do(master) for master in _masters(client)])
+
+    def _mistyped(self, *keys: Argument) -> Damaged:
+        names = [str(key) for key in keys]
+        said = " and ".join(f"{name} is not a {self._type_of(name)}" for name in names) or "a key has another type"
+        return Damaged(f"{self._server}: {said}: somebody else wrote it; run `potofs fsck --repair`")
 
     def _connected(self) -> Any:
         """The client; made when it is first wanted, since one of a cluster asks the cluster at once."""

@@ -38,6 +38,11 @@ def is_of_no_master(error: Exception, *, fails_over: bool) -> bool:
     return passes(error, fails_over=fails_over) or isinstance(error, theirs.MovedError) or "UNBLOCKED " in str(error)
 
 
+def is_of_type(error: Exception) -> bool:
+    """Whether a key has another type than a command is for."""
+    return "WRONGTYPE " in str(error)
+
+
 def translated(error: Exception, server: str, timeout: float) -> PotofsError | OSError:
     """What the caller is told; `timeout` is the deadline in seconds."""
     reason = str(error).partition("\n")[0]

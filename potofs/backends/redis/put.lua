@@ -22,6 +22,8 @@ end
 if redis.call('EXISTS', KEYS[7]) == 0 or redis.call('STRLEN', KEYS[7]) ~= tonumber(SIZE) then
   return {'missing'}
 end
+-- Before the first write: a key of another type ends the script here.
+redis.call('HEXISTS', KEYS[9], '')
 local another = taken_number(ARGV[14], KEYS[8])
 if another then
   return another
@@ -33,8 +35,10 @@ user.changed = now
 if KIND == 'aside' or KIND == 'named aside' then
   local name = first_free(NAME_OF)
   redis.call('HSET', ARCHIVES, name, entry_of(NUMBER, mtime, now, SIZE, 0))
+  note(NUMBER, 'aside', name)
   return done(name)
 end
+note(NUMBER, KIND, NAME_OF)
 add(shard, 'messages', ARGV[10])
 add(shard, 'bytes', SIZE)
 said(ARGV[11], ARGV[12])

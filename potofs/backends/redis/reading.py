@@ -1,17 +1,18 @@
-"""Reading a conversation's bytes by its number, whatever it is called meanwhile; and every shard's fence."""
+"""Reading a conversation's bytes by its number, whatever it is called meanwhile."""
 
-import errno
+import re
 from typing import NamedTuple, Self
 
-import msgspec
-
-from potofs.backends.base import Fence, Reader, Stat
+from potofs.backends.base import Reader, Stat
 from potofs.backends.redis.connection import Link
-from potofs.backends.redis.keys import SHARDS, Keys
-from potofs.errors import Stale
+from potofs.backends.redis.keys import Keys
+from potofs.errors import Damaged, Stale
 
 # Bytes in one answer: a server sends nothing else meanwhile.
 _PIECE = 4 << 20
+# An entry of an index, as the scripts take it apart; and a number in a hash.
+_ENTRY = re.compile(rb"(\d+) (-?\d+) (-?\d+) (\d+) (\d+)")
+_NUMBER = re.compile(rb"-?\d+")
 
 
 def read_bytes(link: Link, key: str, size: int | None = None, *, offset: int = 0) -> bytes:
@@ -29,10 +30,22 @@ def read_bytes(link: Link, key: str, size: int | None = None, *, offset: int = 0
     return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
 
-def read_fences(link: Link, keys: Keys) -> list[Fence]:
-    """The fence of every shard; they are the same unless one is being set, or whoever set it was killed."""
-    found = link.batch([("HGET", keys.shard(shard), "fence") for shard in range(SHARDS)])
-    return [msgspec.json.decode(fence, type=Fence) if fence else Fence() for fence in found]
+def damaged(key: str, field: str) -> Damaged:
+    return Damaged(f"{field!r} in the Redis key {key} is damaged: run `potofs fsck --repair`")
+
+
+def is_number(value: bytes) -> bool:
+    """Whether a field of a hash is a number as the scripts write it."""
+    return bool(_NUMBER.fullmatch(value))
+
+
+def whole(key: str, field: str, value: bytes | None) -> int:
+    """The number in a field of a hash, 0 if there is none; raises Damaged."""
+    if not value:
+        return 0
+    if not is_number(value):
+        raise damaged(key, field)
+    return int(value)
 
 
 class Entry(NamedTuple):
@@ -44,11 +57,18 @@ class Entry(NamedTuple):
 
     @classmethod
     def parse(cls, text: bytes) -> Self:
-        try:
-            conversation, mtime, ctime, size, messages = map(int, text.split())
-        except ValueError:
-            raise OSError(errno.EIO, f"an entry of an index in Redis is damaged: {text[:80]!r}") from None
+        """Raises Damaged."""
+        found = _ENTRY.fullmatch(text)
+        if not found:
+            raise Damaged(f"an entry of an index in Redis is damaged: {text[:80]!r}; run `potofs fsck --repair`")
+        conversation, mtime, ctime, size, messages = map(int, found.groups())
         return cls(Stat(conversation, size, mtime, ctime), messages)
+
+    @staticmethod
+    def number(text: bytes) -> int | None:
+        """The number of the conversation in an entry; None if the entry is damaged."""
+        found = _ENTRY.fullmatch(text)
+        return int(found[1]) if found else None
 
 
 class ConversationReader(Reader):
@@ -70,7 +90,7 @@ class ConversationReader(Reader):
                 ("HGET", self._keys.archives(self._user), self._name or ""),
             ]
         )
-        found = running_stat(running)
+        found = running_stat(self._keys.user(self._user), running)
         if found is None or found.id != self._stat.id:
             found = Entry.parse(entry).stat if entry else None
         if found is None or found.id != self._stat.id:
@@ -105,9 +125,9 @@ class ConversationReader(Reader):
 RUNNING = ("current", "size", "mtime", "ctime")
 
 
-def running_stat(values: list[bytes | None]) -> Stat | None:
-    """What is known of the running conversation; None if there is none."""
+def running_stat(key: str, values: list[bytes | None]) -> Stat | None:
+    """What a user's hash says of the running conversation; None if there is none. Raises Damaged."""
     if not values[0]:
         return None
-    current, size, mtime, ctime = (int(value or 0) for value in values)
+    current, size, mtime, ctime = (whole(key, field, value) for field, value in zip(RUNNING, values, strict=True))
     return Stat(current, size, mtime, ctime)

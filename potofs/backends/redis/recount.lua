@@ -12,10 +12,12 @@ if (now[1] or '') ~= ARGV[1] then
   return {'changed'}
 end
 
-if (tonumber(now[4]) or 0) < tonumber(ARGV[2]) then
+local last_number = now[4] or ''
+if last_number ~= '' and not last_number:find('^%d+$') or (tonumber(last_number) or 0) < tonumber(ARGV[2]) then
   redis.call('HSET', KEYS[1], 'last_number', ARGV[2])
 end
-if #ARGV > 2 then
-  redis.call('HSET', KEYS[1], unpack(ARGV, 3))
+-- One by one: there may be more of them than Lua passes at once.
+for at = 3, #ARGV, 2 do
+  redis.call('HSET', KEYS[1], ARGV[at], ARGV[at + 1])
 end
 return {'done'}

@@ -11,5 +11,6 @@ end
 
 redis.call('HDEL', ARCHIVES, ARGV[5])
 redis.call('UNLINK', KEYS[7])
+forget(ARGV[6])
 user.changed = now
 return done('')

@@ -7,6 +7,9 @@ local entry = redis.call('HGET', ARCHIVES, ARGV[5])
 if not entry then
   return {'missing'}
 end
+if not parts_of(entry) then
+  return {'damaged', ARCHIVES, ARGV[5]}
+end
 if user.current ~= '' and ARGV[6] == '' then
   return {'exists'}
 end
@@ -19,6 +22,7 @@ redis.call('HDEL', ARCHIVES, ARGV[5])
 local number, mtime, _, size, count = parts_of(entry)
 user.current, user.mtime, user.ctime, user.size, user.count = number, mtime, now, size, count
 user.changed = now
+note(number, 'current', '')
 add(shard, 'archives', -1)
 add(shard, 'conversations', 1)
 crown_anew()

@@ -24,6 +24,8 @@ end
 if redis.call('EXISTS', KEYS[7]) == 0 or redis.call('STRLEN', KEYS[7]) ~= tonumber(SIZE) then
   return {'missing'}
 end
+-- Before the first write: a key of another type ends the script here.
+redis.call('HEXISTS', KEYS[9], '')
 local is_empty = NAME_OF == '' and SIZE == '0'
 local another = not is_empty and taken_number(ARGV[13], KEYS[8])
 if another then
@@ -46,6 +48,10 @@ if user.newest == number then
   user.newest = NUMBER
 end
 redis.call('UNLINK', KEYS[10], KEYS[11])
+forget(number)
+if not is_empty then
+  note(NUMBER, NAME_OF == '' and 'current' or 'archive', NAME_OF)
+end
 user.changed = now
 add(shard, 'messages', COUNT - (tonumber(count) or 0))
 add(shard, 'bytes', SIZE - size)

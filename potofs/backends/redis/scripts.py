@@ -1,8 +1,9 @@
 """The scripts that change a journal, as they are in the `.lua` files beside this one.
 
 A script does one change whole: nothing else comes between its commands. Redis does not roll back, so each looks at
-everything first and writes last. All keys come in KEYS. `begin.lua` stands before each of them and says what is common;
-`fence.lua` behind that, before those that a fence keeps from being done.
+everything first and writes last. All keys come in KEYS. `begin.lua` stands before each change and says what is common;
+behind that `sound.lua`, before those that what is damaged ends, and `fence.lua`, before those that a fence keeps from
+being done.
 """
 
 from functools import cache
@@ -20,7 +21,9 @@ class Script(NamedTuple):
 
 def change(name: str, *, fenced: bool = True) -> Script:
     """The script of one change, `append` for example; `fenced`: whether a fence keeps it from being done."""
-    return _script("begin", "fence", name) if fenced else _script("begin", name)
+    # What is damaged is mended by a script that goes on in spite of it.
+    sound = () if name == "mend" else ("sound",)
+    return _script("begin", *sound, *(("fence",) if fenced else ()), name)
 
 
 def learn() -> Script:
@@ -51,6 +54,16 @@ def look() -> Script:
 def recount() -> Script:
     """The script that takes sums over a shard's users."""
     return _script("recount")
+
+
+def put_by() -> Script:
+    """The script that gives a key that is not of its type another name."""
+    return _script("put_by")
+
+
+def refence() -> Script:
+    """The script that sets a shard's damaged fence."""
+    return _script("refence")
 
 
 @cache

@@ -14,6 +14,9 @@ local entry = redis.call('HGET', ARCHIVES, ARGV[5])
 if not entry then
   return {'missing'}
 end
+if not parts_of(entry) then
+  return {'damaged', ARCHIVES, ARGV[5]}
+end
 
 local number, _, _, size, count = parts_of(entry)
 redis.call('HSET', ARCHIVES, ARGV[5], entry_of(number, ARGV[6], now, size, count))
