@@ -2,14 +2,16 @@
 
 The backend checks what it keeps beside the bytes; here, conversation by conversation, the records are looked at. What
 is no message is set aside (`rejected/`), in one piece for each conversation and before anything is taken away, and all
-around it stays byte for byte. Which bytes those are, and which records were only glued together, `mending` says.
+around it stays byte for byte. Which bytes those are, and which records only stand together, `mending` says.
 """
 
 from collections.abc import Callable, Iterable, Iterator
+from functools import cache
 
 from potofs.backends.base import Backend, Finding, Reader, conversation_file
 from potofs.errors import DeadlineExceeded, Fenced, NotFound, PotofsError, Stale, Unreachable, Unsupported, reason
 from potofs.journal import mending, ranges
+from potofs.journal.mending import Apart
 from potofs.journal.reading import Damage
 
 # How often a conversation is read again that was appended to before it was mended.
@@ -57,19 +59,21 @@ def _user(backend: Backend, user: str, repair: bool) -> Iterator[Finding]:
 
 
 def _conversation(backend: Backend, user: str, archive: str | None, repair: bool) -> Iterator[Finding]:
+    # What is described is mended, too: it is taken apart once.
+    apart = cache(mending.take_apart)
     for last_try in (*[False] * (_TRIES - 1), True):
         try:
             with backend.open(user, archive) as reader:
                 size = reader.stat().size
                 damages = [
-                    (entry, _described(entry, reader.read(entry.offset, entry.length)))
+                    (entry, _described(entry, apart(reader.read(entry.offset, entry.length))))
                     for entry in ranges.entries(reader)
                     if isinstance(entry, Damage)
                 ]
                 if damages and damages[-1][0].torn and reader.stat().size != size:
                     why_not = None  # The end of what is just being appended is no damage, though it may look so.
                 else:
-                    why_not = _mend(backend, user, archive, reader) if damages and repair else ""
+                    why_not = _mend(backend, user, archive, reader, apart) if damages and repair else ""
         except NotFound:
             return
         except Stale:
@@ -87,22 +91,26 @@ def _conversation(backend: Backend, user: str, archive: str | None, repair: bool
         return
 
 
-def _described(damage: Damage, data: bytes) -> str:
-    if count := mending.glued(data):
-        messages = "a message whose terminator is" if count == 1 else f"{count} messages whose terminators are"
-        return f"{damage.length} bytes with {messages} glued on to the last value: {damage.reason}"
+def _described(damage: Damage, apart: Apart) -> str:
+    if count := len(apart.records):
+        if apart.glued:
+            messages = "a message whose terminator is" if count == 1 else f"{count} messages whose terminators are"
+            return f"{damage.length} bytes with {messages} glued on to the last value: {damage.reason}"
+        return f"{damage.length} bytes with {count} messages and no --- between them: {damage.reason}"
     if damage.torn:
         return f"a torn tail of {damage.length} bytes: {damage.reason}"
     return f"{damage.length} bytes that are no message: {damage.reason}"
 
 
-def _mend(backend: Backend, user: str, archive: str | None, reader: Reader) -> str | None:
+def _mend(
+    backend: Backend, user: str, archive: str | None, reader: Reader, apart: Callable[[bytes], Apart]
+) -> str | None:
     """Mends a conversation and returns an empty text, or why that cannot be; None if it has changed meanwhile."""
     seen = reader.stat()
     data = reader.read(0, seen.size)
     if len(data) < seen.size:
         return None
-    mended = mending.mend(data)
+    mended = mending.mend(data, apart)
     if mended is None:
         return "; not mended, for what is around it would not read as before"
     name = backend.set_aside(user, mended.aside)

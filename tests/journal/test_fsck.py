@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from potofs import Capability, ChatMessage, DialogueJournal, open_journal
 from potofs.backends.base import Backend, Fence, Finding, Stat
 from potofs.errors import Fenced, Unsupported
-from potofs.journal import reading, record
+from potofs.journal import mending, reading, record, yamldoc
 from potofs.journal.reading import Damage
 from tests import redis_servers
 
@@ -29,6 +29,12 @@ HEAD, TAIL = (b"".join(map(record.encode, messages)) for messages in (BEFORE, AF
 #: `stringify(message) + '---\n'` of Bun ends a line and its terminator with nothing between.
 GLUED = b'role: user\ncontent: glued\ntimestamp: "2024-01-15T10:30:10.000Z"---\n'
 GLUED_TOO = b'role: assistant\ncontent: too\ntimestamp: "2024-01-15T10:30:11.000Z"---\n'
+
+
+#: Whole messages, but for the terminators between them.
+ONE = b'role: user\ncontent: one\ntimestamp: "2024-01-15T10:30:20.000Z"\n'
+TWO = b'role: assistant\ncontent: |-\n  two\n  role: user\ntimestamp: "2024-01-15T10:30:21.000Z"\n'
+ONE_AND_TWO = (said("one", 20), ChatMessage("assistant", "two\nrole: user", "2024-01-15T10:30:21.000Z"))
 
 
 class Case(NamedTuple):
@@ -53,12 +59,29 @@ CASES = {
         GLUED + GLUED_TOO + b"---\n", (said("glued", 10), ChatMessage("assistant", "too", "2024-01-15T10:30:11.000Z"))
     ),
     "glued on to what is no message": Case(b"role: cat---\n" + GLUED + b"---\n", (said("glued", 10),)),
+    "no terminator between": Case(ONE + TWO + b"---\n", ONE_AND_TWO),
+    "no terminator between, as Windows ends lines": Case(
+        (ONE + TWO).replace(b"\n", b"\r\n") + b"---\r\n", ONE_AND_TWO
+    ),
+    "no terminator between, metadata": Case(
+        ONE + b"metadata: {tokens: 1}\n" + TWO + b"metadata: {tokens: 2}\n...\n",
+        (
+            ChatMessage("user", "one", "2024-01-15T10:30:20.000Z", {"tokens": 1}),
+            ChatMessage("assistant", "two\nrole: user", "2024-01-15T10:30:21.000Z", {"tokens": 2}),
+        ),
+    ),
+    "no terminator between, and a key that may be either's": Case(ONE + b"metadata: {tokens: 1}\n" + TWO + b"---\n"),
+    "no terminator between, and one without a time": Case(ONE + b"role: user\ncontent: a\n---\n"),
+    "no terminator between, and something in front": Case(b"content: a\n" + ONE + TWO + b"---\n"),
+    "a role in a text over several lines": Case(b'role: user\ncontent: "a\n' + ONE + b'"\n---\n'),
 }
 TORN = {
     "half a record": Case(b"role: user\nconte"),
     "a record without a time": Case(b"role: user\ncontent: a\n"),
     "half a marker": Case(b"nonsense\n--"),
     "a last message with its marker glued on": Case(GLUED, (said("glued", 10),)),
+    "last messages with no terminator between": Case(ONE + TWO, ONE_AND_TWO),
+    "last messages with no terminator between, cut off": Case(ONE + TWO[:-1]),
 }
 
 
@@ -183,6 +206,38 @@ def test_whatever_the_bytes_are_all_messages_stay_and_nothing_is_dropped(pieces:
         else:
             assert journal.read_bytes("mia") == data
             assert asides(journal) == []
+
+
+JUNK = {
+    "roles": b"role: user---\n",
+    "keys line by line": b"role: user---\ncontent: x---\ntimestamp: y---\n",
+    "roles that are none": b'role: cat\ncontent: x\ntimestamp: "2024-01-15T10:30:10.000Z"---\n',
+    "lists that go on": b"role: [content, timestamp---\n",
+    "mappings that go on": b"{role: x, content: [timestamp,---\n",
+    "texts that go on": b'role: user\ntimestamp: 2024-01-15\ncontent: "---\n---x---\n',
+    "what is no YAML": b"role content timestamp---\n",
+    "no keys": b"x---\n",
+}
+
+
+@pytest.mark.parametrize("junk", JUNK.values(), ids=JUNK)
+def test_what_only_looks_like_glued_messages_is_not_looked_through_again_and_again(
+    junk: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parsed: list[int] = []
+    load = yamldoc.load
+
+    def counted(text: str) -> yamldoc.Mapping:
+        parsed.append(len(text))
+        return load(text)
+
+    monkeypatch.setattr(yamldoc, "load", counted)
+    piece = junk * 2000 + GLUED
+    found = mending.take_apart(piece)
+    assert len(parsed) <= 5 * piece.count(b"\n")
+    assert sum(parsed) <= 20 * len(piece) + (1 << 18)
+    if junk != JUNK["mappings that go on"]:
+        assert [message for _, message in found.records][-1:] == [said("glued", 10)], "and what follows is found"
 
 
 # In the middle of other things
