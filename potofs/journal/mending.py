@@ -10,8 +10,8 @@ A damaged document is taken out whole, its terminator with it. One form of damag
 
 so that YAML sees one document up to the next line that is a marker. It is cut where a line ends in `---` and the next
 does not go on with what is before (it is not indented), and wherever what is cut off is a whole message then. Another
-form lacks the terminators between messages altogether. It is cut before each line that begins with `role:` (in a text of
-several lines that would be indented), if all that comes of it are whole messages, and no key could be either of two.
+form lacks the terminators between messages altogether. It is cut before each line that begins with `role:` (in a text
+of several lines that would be indented), if all that comes of it are whole messages, and no key could be of either.
 
 Nothing else is guessed: bytes of which that makes no message are taken out like other damage.
 """

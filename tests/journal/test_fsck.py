@@ -60,9 +60,7 @@ CASES = {
     ),
     "glued on to what is no message": Case(b"role: cat---\n" + GLUED + b"---\n", (said("glued", 10),)),
     "no terminator between": Case(ONE + TWO + b"---\n", ONE_AND_TWO),
-    "no terminator between, as Windows ends lines": Case(
-        (ONE + TWO).replace(b"\n", b"\r\n") + b"---\r\n", ONE_AND_TWO
-    ),
+    "no terminator between, as Windows ends lines": Case((ONE + TWO).replace(b"\n", b"\r\n") + b"---\r\n", ONE_AND_TWO),
     "no terminator between, metadata": Case(
         ONE + b"metadata: {tokens: 1}\n" + TWO + b"metadata: {tokens: 2}\n...\n",
         (

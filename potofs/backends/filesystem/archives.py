@@ -128,11 +128,28 @@ class Archives:
 
     def move_aside(self, user: str, path: str) -> None:
         """Moves a file as it is into `rejected/`."""
+        if self._is_aside(user, path):
+            os.unlink(path)
+        else:
+            self._put_aside(user, lambda new: files.rename_new(path, new))
+        sync_directory(os.path.dirname(path))
+
+    def keep_aside(self, user: str, path: str) -> None:
+        """Has a file as it is in `rejected/` too, before something else takes its place."""
+        if not self._is_aside(user, path):
+            self._put_aside(user, lambda new: os.link(path, new))
+
+    def _is_aside(self, user: str, path: str) -> bool:
+        """Whether a file is in `rejected/` already: somebody was killed."""
+        found = os.stat(path)
+        asides = (self._layout.set_aside(user, aside.name) for aside in self._conversations.set_asides(user))
+        return found.st_nlink > 1 and any(os.path.samestat(found, os.stat(aside)) for aside in asides)
+
+    def _put_aside(self, user: str, make: Callable[[str], None]) -> None:
         rejected = self._layout.rejected(user)
         files.make_directories(rejected, below=self._layout.users, durable=True)
-        self.name_aside(user, lambda new: files.rename_new(path, new))
+        self.name_aside(user, make)
         sync_directory(rejected)
-        sync_directory(os.path.dirname(path))
 
     def name_aside(self, user: str, make: Callable[[str], None]) -> str:
         """Has `make` put something at a path in `rejected/` that nothing has, and returns its name there: the time.
@@ -169,7 +186,7 @@ class Archives:
         folder = self._layout.archived(user)
         with plain, files.scratch(folder) as (descriptor, path):
             stat, token = plain.stat(), os.urandom(gzipped.TOKEN_SIZE)
-            size = gzipped.write(plain.fileno(), stat.size, descriptor, token)
+            size = gzipped.write(plain, stat.size, descriptor, token)
             if size >= stat.size or not _could_be_emptied(plain.fileno(), descriptor):
                 yield None
                 return
@@ -336,10 +353,7 @@ def _fill(descriptor: int, reader: Opened, path: str) -> None:
         os.ftruncate(descriptor, 0)
         offset = 0
         while piece := reader.read(offset, _PIECE):
-            done = 0
-            while done < len(piece):
-                done += os.pwrite(descriptor, piece[done:], offset + done)
-            offset += len(piece)
+            offset += gzipped.write_at(descriptor, piece, offset)
         _check_end(reader)
     os.utime(descriptor, ns=(stat.mtime_ns, stat.mtime_ns))
     os.fsync(descriptor)
@@ -371,7 +385,7 @@ def _check_end(reader: Reader) -> None:
 
 def _is_whole(reader: gzipped.GzipReader) -> bool:
     try:
-        reader.check_end()
+        reader.verify()
     except OSError:
         return False
     return True
@@ -390,10 +404,10 @@ def _could_be_emptied(plain: int, scratch: int) -> bool:
 
 
 def _empty(path: str) -> None:
-    """Frees the bytes of a file if nobody has it open."""
+    """Frees the bytes of a file if nobody has it open, nor under another name (a backup's, by hard links)."""
     descriptor = os.open(path, os.O_RDWR)
     try:
-        if _lease(descriptor):
+        if os.fstat(descriptor).st_nlink == 1 and _lease(descriptor):
             try:
                 os.ftruncate(descriptor, 0)
             finally:
