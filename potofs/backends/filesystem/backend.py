@@ -353,7 +353,7 @@ class FilesystemBackend(Backend):
     def totals(self) -> Totals:
         """Walks users only where programs write that count nothing, and once after each start of the machine.
 
-        A root that is read-only, or has no locks for ranges of a file, keeps no sums: there everything is read.
+        A root that is read-only or full, or has no locks for ranges of a file, keeps no sums: there everything is read.
         """
         return self._accounts.totals(self._settings.foreign_writers)
 
