@@ -227,6 +227,7 @@ FAILS: dict[type[ShelfBackend], tuple[str, ...]] = {
     broken.RewritesWhateverIsThere: ("only_what_was_seen_gets_other_bytes",),
     broken.RewritesToNothing: ("without_any_bytes_there_is_no_running_conversation",),
     broken.RewritesBehindTheFence: ("no_conversation_gets_other_bytes_behind_a_fence",),
+    broken.RewritesWhateverIsStoredOfAUser: ("what_is_stored_of_a_user_is_replaced_only_as_it_was_seen",),
     broken.LogsInFront: ("lines_are_added_at_its_end",),
     broken.LogsAsFarAsItLooked: ("lines_of_several_threads_are_all_there_and_whole",),
     broken.LogsNothingWhileItIsFrozen: ("the_log_can_be_written_behind_it",),

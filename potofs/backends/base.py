@@ -422,6 +422,14 @@ class Backend(ABC):
         """
         raise Unsupported("this backend cannot mend a conversation")
 
+    def rewrite_profile(self, user: str, profile: bytes, *, was: bytes) -> bool:
+        """Stores something else of a user beside conversations, for a repair that has set aside what was there.
+
+        Only if that is still as it `was`; else returns False, and nothing is changed. Raises Unsupported where that
+        cannot be.
+        """
+        raise Unsupported("this backend cannot mend what is stored of a user")
+
     # The place
 
     @abstractmethod

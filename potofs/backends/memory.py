@@ -161,6 +161,15 @@ class MemoryBackend(Backend):
         found = self._found(user)
         return found.profile if found else b""
 
+    def rewrite_profile(self, user: str, profile: bytes, *, was: bytes) -> bool:
+        with self._lock:
+            self._fence.check()
+            found = self._found(user)
+            if found is None or found.profile != was:
+                return False
+            found.profile = profile
+            return True
+
     # Conversations
 
     def stat(self, user: str, archive: str | None = None) -> Stat:

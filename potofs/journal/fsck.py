@@ -6,14 +6,16 @@ around it stays byte for byte. Which bytes those are, and which records only sta
 """
 
 from collections.abc import Callable, Iterable, Iterator
-from functools import cache
+from functools import cache, partial
 
 from potofs.backends.base import Backend, Finding, Reader, conversation_file
 from potofs.errors import DeadlineExceeded, Fenced, NotFound, PotofsError, Stale, Unreachable, Unsupported, reason
-from potofs.journal import mending, ranges
+from potofs.journal import mending, metadata, ranges
 from potofs.journal.mending import Apart
 from potofs.journal.reading import Damage
 
+# What is stored of a user beside conversations, as the mount calls it.
+_PROFILE = "metadata.yaml"
 # How often a conversation is read again that was appended to before it was mended.
 _TRIES = 10
 
@@ -56,6 +58,29 @@ def _user(backend: Backend, user: str, repair: bool) -> Iterator[Finding]:
     yield from _conversation(backend, user, None, repair)
     for archive in backend.archives(user):
         yield from _conversation(backend, user, archive.name, repair)
+    # Now that conversations are mended, which say when the user came.
+    yield from _profile(backend, user, repair)
+
+
+def _profile(backend: Backend, user: str, repair: bool) -> Iterator[Finding]:
+    try:
+        profile = backend.read_profile(user)
+    except OSError as error:
+        yield Finding(user, _PROFILE, f"cannot be read: {reason(error)}")
+        return
+    if what := metadata.damage(profile):
+        why_not = _mend_profile(backend, user, profile) if repair else ""
+        yield Finding(user, _PROFILE, what + why_not, repair and not why_not)
+
+
+def _mend_profile(backend: Backend, user: str, profile: bytes) -> str:
+    """Mends what is stored of a user and returns an empty text, or why that cannot be."""
+    try:
+        instead = metadata.mended(backend, user, profile)
+    except OSError as error:
+        return f"; not mended, for a conversation cannot be read: {reason(error)}"
+    why_not = _put_instead(backend, user, profile, lambda: backend.rewrite_profile(user, instead, was=profile))
+    return "; it has become another meanwhile, so look again" if why_not is None else why_not
 
 
 def _conversation(backend: Backend, user: str, archive: str | None, repair: bool) -> Iterator[Finding]:
@@ -113,10 +138,16 @@ def _mend(
     mended = mending.mend(data, apart)
     if mended is None:
         return "; not mended, for what is around it would not read as before"
-    name = backend.set_aside(user, mended.aside)
+    rewrite = partial(backend.rewrite, user, archive, seen, mended.data, was=data)
+    return _put_instead(backend, user, mended.aside, rewrite)
+
+
+def _put_instead(backend: Backend, user: str, aside: bytes, rewrite: Callable[[], bool]) -> str | None:
+    """Sets bytes aside, and then something in their place; returns as `_mend` does."""
+    name = backend.set_aside(user, aside)
     # On any other error it stays: whether this was done may be unknown, and what is there twice can be removed.
     try:
-        if backend.rewrite(user, archive, seen, mended.data, was=data):
+        if rewrite():
             return ""
     except NotFound:
         pass

@@ -9,7 +9,7 @@ from typing import Any
 from potofs import times
 from potofs.backends.base import Backend
 from potofs.errors import InvalidMessage
-from potofs.journal import reading, values, yamldoc
+from potofs.journal import ranges, reading, values, yamldoc
 from potofs.journal.summary import Summaries
 
 
@@ -44,10 +44,50 @@ def render(backend: Backend, summaries: Summaries, user: str) -> bytes:
     return values.block(items).encode()
 
 
+def damage(profile: bytes) -> str:
+    """What is wrong with what is stored of a user, in one line; empty if nothing is, or nothing is stored."""
+    if not profile:
+        return ""
+    try:
+        stored = _parsed(profile)
+    except InvalidMessage as error:
+        return f"{error}: nothing that is stored there is shown"
+    if not _is_right(stored.get("createdAt")):
+        return f"createdAt is no time: {stored['createdAt']!r:.40}"
+    return ""
+
+
+def mended(backend: Backend, user: str, profile: bytes) -> bytes:
+    """What there is to be stored of a user instead of what is damaged; raises OSError if a conversation cannot be read.
+
+    Instead of a createdAt that is none, when the first message was said; what else can be read of it stays.
+    """
+    stored = _stored(profile)
+    said = (mark.time_ns for mark in ranges.marks_of_user(backend, user) if mark.time_ns is not None)
+    items: dict[str, Any] = {"userId": user}
+    if stored.get("createdAt") is not None and _is_right(stored["createdAt"]):
+        items["createdAt"] = stored["createdAt"]
+    elif (first_ns := min(said, default=None)) is not None:
+        items["createdAt"] = times.iso(first_ns)
+    return values.block(
+        items | {key: value for key, value in stored.items() if key not in {"userId", "createdAt"}}
+    ).encode()
+
+
+def _is_right(created: object) -> bool:
+    """Whether it is a time, or missing."""
+    return created is None or (isinstance(created, str) and times.nanoseconds(created) is not None)
+
+
 def _stored(profile: bytes) -> dict[str, Any]:
     try:
-        stored = reading.plain_values(yamldoc.load(reading.text_of(profile)).items)
-        values.block(stored)
+        return _parsed(profile)
     except InvalidMessage:
         return {}  # Missing, damaged, or not to be written again: what can be derived is shown all the same.
+
+
+def _parsed(profile: bytes) -> dict[str, Any]:
+    """What is stored; raises InvalidMessage if it is no mapping, or cannot be written again."""
+    stored = reading.plain_values(yamldoc.load(reading.text_of(profile)).items)
+    values.block(stored)
     return stored

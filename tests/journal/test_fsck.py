@@ -238,6 +238,106 @@ def test_what_only_looks_like_glued_messages_is_not_looked_through_again_and_aga
         assert [message for _, message in found.records][-1:] == [said("glued", 10)], "and what follows is found"
 
 
+# What is stored of a user
+
+
+PROFILES = {
+    "no YAML": (b'userId: "mia\n', "found unexpected end of stream", b""),
+    "binary": (b"\xff\xfe\x00\x01", "not UTF-8", b""),
+    "no mapping": (b"- mia\n", "not a mapping", b""),
+    "a text": (b"mia\n", "not a mapping", b""),
+    "no time": (
+        b'userId: "mia"\ncreatedAt: "yesterday"\npreferences:\n  defaultModel: "gpt-4"\n',
+        "createdAt is no time: 'yesterday'",
+        b'preferences:\n  defaultModel: "gpt-4"\n',
+    ),
+    "a number for a time": (b'createdAt: 5\nuserId: "mia"\n', "createdAt is no time: 5", b""),
+}
+
+
+@pytest.fixture(params=["files", "memory"])
+def with_profile(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Callable[[bytes], DialogueJournal]]:
+    """A journal with a user of whom that is stored."""
+    with open_journal("memory:" if request.param == "memory" else f"file://{tmp_path}/journal") as journal:
+
+        def make(profile: bytes) -> DialogueJournal:
+            journal.backend.create_user("mia", profile)
+            return journal
+
+        yield make
+
+
+@pytest.mark.parametrize(("profile", "what", "kept"), PROFILES.values(), ids=PROFILES)
+@pytest.mark.parametrize("messages", [BEFORE, []], ids=["messages", "none"])
+def test_what_is_stored_of_a_user_and_damaged_is_set_aside_and_made_of_what_is_known(
+    with_profile: Callable[[bytes], DialogueJournal],
+    profile: bytes,
+    what: str,
+    kept: bytes,
+    messages: list[ChatMessage],
+) -> None:
+    journal = with_profile(profile)
+    journal.add_messages("mia", messages)
+    (found,) = journal.fsck()
+    assert found[:2] == ("mia", "metadata.yaml")
+    assert what in found.what
+    assert "\n" not in found.what
+    assert journal.backend.read_profile("mia") == profile
+    assert list(journal.fsck(["mia"], repair=True)) == [found._replace(repaired=True)]
+    created = b'createdAt: "2024-01-15T10:30:01.000Z"\n' if messages else b""
+    assert journal.backend.read_profile("mia") == b'userId: "mia"\n' + created + kept
+    assert asides(journal) == [profile]
+    assert list(journal.fsck()) == []
+
+
+@pytest.mark.parametrize(
+    "profile", [b"", b"userId: mia\ncreatedAt: 2024-01-15\n", b"preferences: {}\n", b"createdAt:\n"]
+)
+def test_what_is_stored_of_a_user_may_be_less_than_everything(
+    with_profile: Callable[[bytes], DialogueJournal], profile: bytes
+) -> None:
+    assert list(with_profile(profile).fsck()) == []
+
+
+def test_what_is_stored_of_a_user_is_not_mended_over_what_came_instead(
+    with_profile: Callable[[bytes], DialogueJournal], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    journal = with_profile(b"nonsense")
+    rewrite = journal.backend.rewrite_profile
+
+    def late(user: str, profile: bytes, *, was: bytes) -> bool:
+        assert rewrite(user, b"createdAt: 2024-01-15\n", was=was)
+        return rewrite(user, profile, was=was)
+
+    monkeypatch.setattr(journal.backend, "rewrite_profile", late)
+    (found,) = journal.fsck(repair=True)
+    assert not found.repaired
+    assert "look again" in found.what
+    assert journal.backend.read_profile("mia") == b"createdAt: 2024-01-15\n"
+    assert asides(journal) == []
+
+
+def test_what_is_stored_of_a_user_stays_while_a_conversation_cannot_be_read(tmp_path: Path) -> None:
+    with open_journal(f"file://{tmp_path}/journal") as journal:
+        journal.backend.create_user("mia", b"nonsense")
+        (tmp_path / "journal/users/mia/dialogs/archived/old.yaml").symlink_to("/etc/hosts")
+        found = [one for one in journal.fsck(repair=True) if one.place == "metadata.yaml"]
+        assert [one.repaired for one in found] == [False]
+        assert "not mended" in found[0].what
+        assert journal.backend.read_profile("mia") == b"nonsense"
+
+
+def test_what_is_stored_of_a_user_and_cannot_be_read_is_told_of(tmp_path: Path) -> None:
+    with open_journal(f"file://{tmp_path}/journal") as journal:
+        journal.add_messages("mia", BEFORE)
+        path = tmp_path / "journal/users/mia/metadata.yaml"
+        path.unlink()
+        path.symlink_to("/etc/hosts")
+        (found,) = journal.fsck(repair=True)
+        assert found[:2] == ("mia", "metadata.yaml")
+        assert f"cannot be read: {path}" in found.what
+
+
 # In the middle of other things
 
 

@@ -344,6 +344,15 @@ class FilesystemBackend(Backend):
             self._index.forget(user)
             return True
 
+    def rewrite_profile(self, user: str, profile: bytes, *, was: bytes) -> bool:
+        if not self.has_user(user):
+            return False
+        with self._changing(user):
+            if self.read_profile(user) != was:
+                return False
+            files.replace_whole(self._layout.profile(user), profile, mtime_ns=time.time_ns())
+            return True
+
     # The place
 
     def usage(self) -> Usage:

@@ -72,8 +72,8 @@ class Checks:
 
     def user(self, user: str, repair: bool) -> Iterator[Finding]:
         """What is wrong with a user; raises OSError, Fenced."""
-        # The later ones look at what the earlier ones have left: of what was made for an archive that was damaged, there
-        # may be a second copy by then.
+        # The later ones look at what the earlier ones have left: once an archive can be read again, what a killed
+        # process had made of it is there twice.
         for faults in (self._forms, self._scratch, self._numbers, self._sidecar, self._counts):
             for fault in list(faults(user)):
                 if not repair or fault.mend is None:

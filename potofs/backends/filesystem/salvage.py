@@ -5,9 +5,9 @@ the records that reach into it. Where blocks begin the table says. If that is da
 the other: each has a known size uncompressed, and ends in the four bytes of its flush; behind one that is damaged,
 the others are known by their checksums.
 
-A block is believed if a checksum confirms it: its own in the table, or gzip's at the end, which is of all of them. Where
-there is none, for a block is cut off or nothing is left of the table, what the stream yields is taken, and it is said
-that nothing confirms it.
+A block is believed if a checksum confirms it: its own in the table, or gzip's at the end, which is of all of them.
+Where there is none, for a block is cut off or nothing is left of the table, what the stream yields is taken, and it is
+said that nothing confirms it.
 """
 
 import os
