@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from potofs.backends.base import Archived, Backend, Capability, Fence, Reader
-from potofs.backends.filesystem import archives, files, gzipped
+from potofs.backends.filesystem import files, gzipped, leases
 from potofs.errors import AlreadyExists, Fenced, NotFound
 from tests.backends.kit import everything, joined, names_of, open_filesystem, record, records, stored
 from tests.backends.test_filesystem_archives import Killed
@@ -234,7 +234,7 @@ def test_a_reader_of_the_compressed_form_stays_readable_when_it_is_restored_and_
 def test_where_nobody_can_tell_who_reads_nothing_is_compressed(
     backend: Backend, archived: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(archives, "_lease", lambda _: False)
+    monkeypatch.setattr(leases, "_lease", lambda _: False)
     backend.put_archive("mia", "refund", noise(10_000), 1)
     assert backend.compress("mia", "refund") == 0
     assert os.listdir(archived) == ["refund.yaml"]

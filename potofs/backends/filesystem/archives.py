@@ -9,9 +9,7 @@ Whatever the setting for fsync is: nothing is taken away that is not on disk in 
 """
 
 import errno
-import fcntl
 import os
-import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -19,7 +17,7 @@ from typing import NamedTuple
 
 from potofs import names, times
 from potofs.backends.base import Reader
-from potofs.backends.filesystem import files, gzipped
+from potofs.backends.filesystem import files, gzipped, leases
 from potofs.backends.filesystem.conversations import Conversations, Opened, must_exist
 from potofs.backends.filesystem.layout import NUMBER, Layout
 from potofs.backends.filesystem.sync import GroupSync, sync_directory
@@ -187,7 +185,7 @@ class Archives:
         with plain, files.scratch(folder) as (descriptor, path):
             stat, token = plain.stat(), os.urandom(gzipped.TOKEN_SIZE)
             size = gzipped.write(plain, stat.size, descriptor, token)
-            if size >= stat.size or not _could_be_emptied(plain.fileno(), descriptor):
+            if size >= stat.size or not leases.could_be_emptied(plain.fileno(), descriptor):
                 yield None
                 return
             os.fsync(descriptor)
@@ -228,13 +226,13 @@ class Archives:
         """
         if token is not None:
             with suppress(FileNotFoundError):
-                _empty(self._layout.number(user, token))
+                leases.empty(self._layout.number(user, token))
         with suppress(FileNotFoundError), os.scandir(self._layout.archived(user)) as entries:
             kept = [entry.path for entry in entries if entry.name.startswith(".") and entry.name.endswith(NUMBER)]
             full = {path for path in kept if os.stat(path).st_size}
             # One that no archive knows may hold all there is of something: somebody took the other form away.
             for path in full and full & self.numbers(user):
-                _empty(path)
+                leases.empty(path)
 
     def numbers(self, user: str) -> set[str]:
         """The files that keep the numbers of compressed archives."""
@@ -389,54 +387,3 @@ def _is_whole(reader: gzipped.GzipReader) -> bool:
     except OSError:
         return False
     return True
-
-
-# A write lease (fcntl(2)) is given for a file that nobody else on this machine has open, and holds up whoever opens it
-# meanwhile: so nobody reads in a file that is emptied.
-
-
-def _could_be_emptied(plain: int, scratch: int) -> bool:
-    """Whether this file system has leases, and we may take one on the archive."""
-    if os.geteuid() not in (0, os.fstat(plain).st_uid) or not _lease(scratch):
-        return False
-    _release(scratch)
-    return True
-
-
-def _empty(path: str) -> None:
-    """Frees the bytes of a file if nobody has it open, nor under another name (a backup's, by hard links)."""
-    descriptor = os.open(path, os.O_RDWR)
-    try:
-        if os.fstat(descriptor).st_nlink == 1 and _lease(descriptor):
-            try:
-                os.ftruncate(descriptor, 0)
-            finally:
-                _release(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def is_in_use(path: str) -> bool:
-    """Whether a program has a file open, or nobody can tell; raises OSError."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        if not _lease(descriptor):
-            return True
-        _release(descriptor)
-        return False
-    finally:
-        os.close(descriptor)
-
-
-def _lease(descriptor: int) -> bool:
-    # Whoever opens it has us told by a signal; by default that is one that ends the process.
-    fcntl.fcntl(descriptor, fcntl.F_SETSIG, signal.SIGURG)
-    try:
-        fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_WRLCK)
-    except OSError:
-        return False
-    return True
-
-
-def _release(descriptor: int) -> None:
-    fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_UNLCK)

@@ -18,10 +18,11 @@ from potofs import names
 from potofs.backends.base import Finding, Reader, Scan, conversation_file
 from potofs.backends.filesystem import files, gzipped
 from potofs.backends.filesystem.accounts import Accounts
-from potofs.backends.filesystem.archives import Archives, are_same, is_in_use
+from potofs.backends.filesystem.archives import Archives, are_same
 from potofs.backends.filesystem.conversations import Conversations
 from potofs.backends.filesystem.index import Index
 from potofs.backends.filesystem.layout import COMPRESSED, NUMBER, Layout
+from potofs.backends.filesystem.leases import is_in_use
 from potofs.backends.filesystem.repacking import Repacking
 from potofs.backends.filesystem.salvage import salvage
 from potofs.backends.filesystem.sidecar import Sidecar

@@ -10,8 +10,9 @@ from contextlib import suppress
 
 from potofs.backends.base import Reader, Snapshot
 from potofs.backends.filesystem import files, gzipped
-from potofs.backends.filesystem.archives import Archives, are_same, is_in_use
+from potofs.backends.filesystem.archives import Archives, are_same
 from potofs.backends.filesystem.layout import Layout
+from potofs.backends.filesystem.leases import is_in_use
 from potofs.backends.filesystem.salvage import salvage
 from potofs.backends.filesystem.sync import sync_directory
 
