@@ -259,6 +259,13 @@ class ShelfBackend(Backend):
             self.open_set_aside(user, name)
             del self.shelf.users[user].asides[name]
 
+    def rewrite_profile(self, user: str, profile: bytes, *, was: bytes) -> bool:
+        with self.changing(user) as found:
+            if found.profile != was:
+                return False
+            found.profile = profile
+            return True
+
     def rewrite(self, user: str, archive: str | None, seen: Stat, data: bytes, *, was: bytes | None = None) -> bool:
         item = self.item(user, archive)
         with self.changing(user) as found:

@@ -188,6 +188,15 @@ class MemoryBackend(Backend):
             found = self._known(user)
             found.profile, found.profile_changed = profile, mtime_ns
 
+    def rewrite_profile(self, user: str, profile: bytes, *, was: bytes) -> bool:
+        with self._lock:
+            self._fence.check()
+            found = self._found(user)
+            if found is None or found.profile != was:
+                return False
+            found.profile, found.profile_changed = profile, time.time_ns()
+            return True
+
     # Conversations
 
     def stat(self, user: str, archive: str | None = None) -> Stat:

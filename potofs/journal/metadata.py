@@ -5,12 +5,13 @@ of the design document.
 """
 
 from contextlib import suppress
+from types import NoneType
 from typing import Any
 
 from potofs import times
 from potofs.backends.base import Backend
 from potofs.errors import InvalidMessage, NotFound
-from potofs.journal import reading, values, yamldoc
+from potofs.journal import ranges, reading, values, yamldoc
 from potofs.journal.summary import Summaries
 
 #: What is stored of a user, and what is reckoned.
@@ -39,27 +40,24 @@ def changed(backend: Backend, user: str) -> int:
     return max(when + [archive.stat.mtime_ns for archive in backend.archives(user)])
 
 
-def restored_profile(user: str, copy: bytes) -> bytes:
+def restored_profile(user: str, copy: bytes, profile: bytes = b"") -> bytes:
     """What is to be stored of a user after a copy of metadata.yaml; the figures in it are not, for they are derived.
 
-    Raises InvalidMessage if it cannot be read; NoMetadata if it is of another user, or holds what would not be kept.
+    `profile` is what is stored: what another program keeps there stays. Raises InvalidMessage for a copy that cannot be
+    read; NoMetadata if it is of another user, or holds what would not be kept.
     """
-    items = reading.plain_values(yamldoc.load(reading.text_of(copy)).items)
+    items = _parsed(copy)
     if unknown := sorted(items.keys() - _KEYS):
         raise NoMetadata(f"metadata.yaml has no {unknown[0]!r}: {', '.join(_KEPT)} are kept, the rest is reckoned")
     if items.get("userId", user) != user:
         raise NoMetadata(f"this is the metadata of user {items['userId']!r}, not of {user!r}")
-    created, preferences = items.get("createdAt"), items.get("preferences")
-    stored: dict[str, Any] = {"userId": user}
-    if created is not None:
-        if not isinstance(created, str) or times.nanoseconds(created) is None:
-            raise NoMetadata(f"createdAt is {created!r}: give a time such as {times.now()!r}")
-        stored["createdAt"] = created
-    if preferences is not None:
-        if not isinstance(preferences, dict):
-            raise NoMetadata(f"preferences are {preferences!r}: give a mapping")
-        stored["preferences"] = preferences
-    return values.block(stored).encode()
+    if not _is_right(items.get("createdAt")):
+        raise NoMetadata(f"createdAt is {items['createdAt']!r}: give a time such as {times.now()!r}")
+    if not isinstance(items.get("preferences", {}), dict | NoneType):
+        raise NoMetadata(f"preferences are {items['preferences']!r}: give a mapping")
+    kept = {key: items[key] for key in _KEPT if items.get(key) is not None}
+    others = {key: value for key, value in _stored(profile).items() if key not in _KEYS}
+    return values.block({"userId": user} | kept | others).encode()
 
 
 def render(backend: Backend, summaries: Summaries, user: str) -> bytes:
@@ -88,10 +86,50 @@ def render(backend: Backend, summaries: Summaries, user: str) -> bytes:
     return values.block(items).encode()
 
 
+def damage(profile: bytes) -> str:
+    """What is wrong with what is stored of a user, in one line; empty if nothing is, or nothing is stored."""
+    if not profile:
+        return ""
+    try:
+        stored = _parsed(profile)
+    except InvalidMessage as error:
+        return f"{error}: nothing that is stored there is shown"
+    if not _is_right(stored.get("createdAt")):
+        return f"createdAt is no time: {stored['createdAt']!r:.40}"
+    return ""
+
+
+def mended(backend: Backend, user: str, profile: bytes) -> bytes:
+    """What there is to be stored of a user instead of what is damaged; raises OSError if a conversation cannot be read.
+
+    Instead of a createdAt that is none, when the first message was said; what else can be read of it stays.
+    """
+    stored = _stored(profile)
+    said = (mark.time_ns for mark in ranges.marks_of_user(backend, user) if mark.time_ns is not None)
+    items: dict[str, Any] = {"userId": user}
+    if stored.get("createdAt") is not None and _is_right(stored["createdAt"]):
+        items["createdAt"] = stored["createdAt"]
+    elif (first_ns := min(said, default=None)) is not None:
+        items["createdAt"] = times.iso(first_ns)
+    return values.block(
+        items | {key: value for key, value in stored.items() if key not in {"userId", "createdAt"}}
+    ).encode()
+
+
+def _is_right(created: object) -> bool:
+    """Whether it is a time, or missing."""
+    return created is None or (isinstance(created, str) and times.nanoseconds(created) is not None)
+
+
 def _stored(profile: bytes) -> dict[str, Any]:
     try:
-        stored = reading.plain_values(yamldoc.load(reading.text_of(profile)).items)
-        values.block(stored)
+        return _parsed(profile)
     except InvalidMessage:
         return {}  # Missing, damaged, or not to be written again: what can be derived is shown all the same.
+
+
+def _parsed(profile: bytes) -> dict[str, Any]:
+    """What is stored; raises InvalidMessage if it is no mapping, or cannot be written again."""
+    stored = reading.plain_values(yamldoc.load(reading.text_of(profile)).items)
+    values.block(stored)
     return stored

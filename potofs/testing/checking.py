@@ -99,3 +99,19 @@ class Rewriting(Suite):
         with pytest.raises((Fenced, Unsupported)):
             backend.rewrite("mia", None, backend.stat("mia"), b"other")
         assert stored(backend, "mia") == joined(records(0, 2))
+
+    def test_what_is_stored_of_a_user_is_replaced_only_as_it_was_seen(self, servers: OpenServers) -> None:
+        one, other = servers()
+        one.create_user("mia", b"userId: mia\n")
+        try:
+            assert other.rewrite_profile("mia", b"other", was=b"something") is False
+            assert one.read_profile("mia") == b"userId: mia\n"
+            assert other.rewrite_profile("mia", b"other", was=b"userId: mia\n") is True
+        except Unsupported:
+            assert one.read_profile("mia") == b"userId: mia\n"
+            return
+        assert one.read_profile("mia") == b"other"
+        one.set_fence(FENCES[0])
+        with pytest.raises(Fenced):
+            one.rewrite_profile("mia", b"third", was=b"other")
+        assert one.read_profile("mia") == b"other"

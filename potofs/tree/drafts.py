@@ -218,7 +218,7 @@ class Profile(Draft):
 
 def store_profile(backend: Backend, user: str, copy: bytes, mtime_ns: int | None) -> None:
     """Takes over from a copy of metadata.yaml what is stored of a user; raises InvalidMessage, NotFound."""
-    profile = metadata.restored_profile(user, copy)
+    profile = metadata.restored_profile(user, copy, backend.read_profile(user))
     backend.put_profile(user, profile, time.time_ns() if mtime_ns is None else mtime_ns)
 
 

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from potofs.backends.base import Archived, Backend, Capability, Fence
-from potofs.backends.filesystem import archives, files, gzipped
+from potofs.backends.base import Archived, Backend, Capability, Fence, Reader
+from potofs.backends.filesystem import files, gzipped, leases
 from potofs.errors import AlreadyExists, Fenced, NotFound
 from tests.backends.kit import everything, joined, names_of, open_filesystem, record, records, stored
 from tests.backends.test_filesystem_archives import Killed
@@ -107,8 +107,8 @@ def test_the_index_of_a_huge_archive_fits_into_the_header(tmp_path: Path, monkey
     data = noise(gzipped._MOST_BLOCKS * 16 + 1)
     source, target = tmp_path / "source", tmp_path / "target.gz"
     source.write_bytes(data)
-    with source.open("rb") as read, target.open("wb") as written:
-        gzipped.write(read.fileno(), len(data), written.fileno(), bytes(8))
+    with files.FileReader(str(source)) as read, target.open("wb") as written:
+        gzipped.write(read, len(data), written.fileno(), bytes(8))
     assert gzip.decompress(target.read_bytes()) == data
     with gzipped.GzipReader(str(target), lambda _: None) as reader:
         assert reader.read_all() == data
@@ -234,7 +234,7 @@ def test_a_reader_of_the_compressed_form_stays_readable_when_it_is_restored_and_
 def test_where_nobody_can_tell_who_reads_nothing_is_compressed(
     backend: Backend, archived: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(archives, "_lease", lambda _: False)
+    monkeypatch.setattr(leases, "_lease", lambda _: False)
     backend.put_archive("mia", "refund", noise(10_000), 1)
     assert backend.compress("mia", "refund") == 0
     assert os.listdir(archived) == ["refund.yaml"]
@@ -426,7 +426,7 @@ def test_what_happens_to_an_archive_while_it_is_compressed_wins(
     before = one.stat("mia", "refund")
     write = gzipped.write
 
-    def late(source: int, size: int, target: int, token: bytes) -> int:
+    def late(source: Reader, size: int, target: int, token: bytes) -> int:
         monkeypatch.undo()
         if what == "compress":
             assert other.compress("mia", "refund") > 0
@@ -660,7 +660,7 @@ def test_a_fence_that_is_closed_meanwhile_leaves_the_archive_as_it_was(
     backend.put_archive("mia", "refund", noise(10_000), 1)
     write = gzipped.write
 
-    def late(source: int, size: int, target: int, token: bytes) -> int:
+    def late(source: Reader, size: int, target: int, token: bytes) -> int:
         backend.set_fence(Fence("frozen", 1))
         return write(source, size, target, token)
 

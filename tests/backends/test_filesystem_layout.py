@@ -72,11 +72,16 @@ def test_what_is_no_plain_file_is_refused_by_its_path_and_holds_up_nobody(
         return  # No archive is listed that is a folder.
     backend = open_filesystem(tmp_path)
     for user in ("mia", "noah"):
-        backend.create_user(user, b"profile")
+        backend.create_user(user, b"userId: x\n")
     backend.append("noah", records(0, 1))
     path = users / "mia/dialogs" / ("current.yaml" if archive is None else f"archived/{archive}.yaml")
     make(path, tmp_path)
-    for attempt in (lambda: stored(backend, "mia", archive), lambda: backend.append("mia", records(1, 2))):
+    attempts: list[Callable[[], object]] = [
+        lambda: stored(backend, "mia", archive),
+        lambda: backend.append("mia", records(1, 2)),
+        lambda: backend.stat("mia", archive),
+    ]
+    for attempt in attempts:
         with pytest.raises(OSError, match=r"plain file|directory|symbolic links") as caught:
             attempt()
         assert os.fspath(path) in str(caught.value.filename)

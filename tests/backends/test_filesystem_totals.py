@@ -226,9 +226,48 @@ def test_what_cannot_be_counted_is_done_all_the_same(
 
     monkeypatch.setattr(os, "pwrite", full)
     assert backend.append("mia", records(1, 2)).stored == 1
+    assert backend.totals() == walked(users), "and read where it cannot be kept"
     monkeypatch.undo()
     backend.append("mia", records(2, 3))
     assert backend.totals() == walked(users)
+
+
+@pytest.mark.parametrize("foreign", ["false", "true"])
+def test_on_a_full_disk_what_cannot_be_kept_is_read(
+    on_files: Callable[..., Backend], users: Path, monkeypatch: pytest.MonkeyPatch, foreign: str
+) -> None:
+    backend = on_files(fsync="never", foreignWriters=foreign)
+    backend.append("mia", records(0, 3))
+    backend.totals()
+    with (users / "mia/dialogs/current.yaml").open("ab") as file:
+        file.write(joined(records(3, 5)))
+    right = walked(users)
+    for sums in (users.parent / "system/totals", None):
+        if sums is not None and foreign == "false":
+            # As after the machine's start.
+            sums.unlink()
+
+        def full(*_: object) -> int:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+        monkeypatch.setattr(os, "pwrite", full)
+        assert backend.totals() == right
+        monkeypatch.undo()
+    assert backend.totals() == right
+
+
+def test_a_disk_that_fails_is_told_of_by_the_files_name(
+    backend: Backend, users: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    backend.append("mia", records(0, 1))
+
+    def broken(*_: object) -> int:
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(os, "pwrite", broken)
+    with pytest.raises(OSError, match="output error") as caught:
+        backend.totals()
+    assert caught.value.filename == str(users.parent / "system/totals")
 
 
 def test_one_who_was_stopped_in_a_shard_holds_up_nobody_for_long(

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from potofs import Capability, ChatMessage, DialogueJournal, open_journal
 from potofs.backends.base import Backend, Fence, Finding, Stat
 from potofs.errors import Fenced, Unsupported
-from potofs.journal import reading, record
+from potofs.journal import mending, reading, record, yamldoc
 from potofs.journal.reading import Damage
 from tests import redis_servers
 
@@ -29,6 +29,12 @@ HEAD, TAIL = (b"".join(map(record.encode, messages)) for messages in (BEFORE, AF
 #: `stringify(message) + '---\n'` of Bun ends a line and its terminator with nothing between.
 GLUED = b'role: user\ncontent: glued\ntimestamp: "2024-01-15T10:30:10.000Z"---\n'
 GLUED_TOO = b'role: assistant\ncontent: too\ntimestamp: "2024-01-15T10:30:11.000Z"---\n'
+
+
+#: Whole messages, but for the terminators between them.
+ONE = b'role: user\ncontent: one\ntimestamp: "2024-01-15T10:30:20.000Z"\n'
+TWO = b'role: assistant\ncontent: |-\n  two\n  role: user\ntimestamp: "2024-01-15T10:30:21.000Z"\n'
+ONE_AND_TWO = (said("one", 20), ChatMessage("assistant", "two\nrole: user", "2024-01-15T10:30:21.000Z"))
 
 
 class Case(NamedTuple):
@@ -53,12 +59,27 @@ CASES = {
         GLUED + GLUED_TOO + b"---\n", (said("glued", 10), ChatMessage("assistant", "too", "2024-01-15T10:30:11.000Z"))
     ),
     "glued on to what is no message": Case(b"role: cat---\n" + GLUED + b"---\n", (said("glued", 10),)),
+    "no terminator between": Case(ONE + TWO + b"---\n", ONE_AND_TWO),
+    "no terminator between, as Windows ends lines": Case((ONE + TWO).replace(b"\n", b"\r\n") + b"---\r\n", ONE_AND_TWO),
+    "no terminator between, metadata": Case(
+        ONE + b"metadata: {tokens: 1}\n" + TWO + b"metadata: {tokens: 2}\n...\n",
+        (
+            ChatMessage("user", "one", "2024-01-15T10:30:20.000Z", {"tokens": 1}),
+            ChatMessage("assistant", "two\nrole: user", "2024-01-15T10:30:21.000Z", {"tokens": 2}),
+        ),
+    ),
+    "no terminator between, and a key that may be either's": Case(ONE + b"metadata: {tokens: 1}\n" + TWO + b"---\n"),
+    "no terminator between, and one without a time": Case(ONE + b"role: user\ncontent: a\n---\n"),
+    "no terminator between, and something in front": Case(b"content: a\n" + ONE + TWO + b"---\n"),
+    "a role in a text over several lines": Case(b'role: user\ncontent: "a\n' + ONE + b'"\n---\n'),
 }
 TORN = {
     "half a record": Case(b"role: user\nconte"),
     "a record without a time": Case(b"role: user\ncontent: a\n"),
     "half a marker": Case(b"nonsense\n--"),
     "a last message with its marker glued on": Case(GLUED, (said("glued", 10),)),
+    "last messages with no terminator between": Case(ONE + TWO, ONE_AND_TWO),
+    "last messages with no terminator between, cut off": Case(ONE + TWO[:-1]),
 }
 
 
@@ -183,6 +204,138 @@ def test_whatever_the_bytes_are_all_messages_stay_and_nothing_is_dropped(pieces:
         else:
             assert journal.read_bytes("mia") == data
             assert asides(journal) == []
+
+
+JUNK = {
+    "roles": b"role: user---\n",
+    "keys line by line": b"role: user---\ncontent: x---\ntimestamp: y---\n",
+    "roles that are none": b'role: cat\ncontent: x\ntimestamp: "2024-01-15T10:30:10.000Z"---\n',
+    "lists that go on": b"role: [content, timestamp---\n",
+    "mappings that go on": b"{role: x, content: [timestamp,---\n",
+    "texts that go on": b'role: user\ntimestamp: 2024-01-15\ncontent: "---\n---x---\n',
+    "what is no YAML": b"role content timestamp---\n",
+    "no keys": b"x---\n",
+}
+
+
+@pytest.mark.parametrize("junk", JUNK.values(), ids=JUNK)
+def test_what_only_looks_like_glued_messages_is_not_looked_through_again_and_again(
+    junk: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parsed: list[int] = []
+    load = yamldoc.load
+
+    def counted(text: str) -> yamldoc.Mapping:
+        parsed.append(len(text))
+        return load(text)
+
+    monkeypatch.setattr(yamldoc, "load", counted)
+    piece = junk * 2000 + GLUED
+    found = mending.take_apart(piece)
+    assert len(parsed) <= 5 * piece.count(b"\n")
+    assert sum(parsed) <= 20 * len(piece) + (1 << 18)
+    if junk != JUNK["mappings that go on"]:
+        assert [message for _, message in found.records][-1:] == [said("glued", 10)], "and what follows is found"
+
+
+# What is stored of a user
+
+
+PROFILES = {
+    "no YAML": (b'userId: "mia\n', "found unexpected end of stream", b""),
+    "binary": (b"\xff\xfe\x00\x01", "not UTF-8", b""),
+    "no mapping": (b"- mia\n", "not a mapping", b""),
+    "a text": (b"mia\n", "not a mapping", b""),
+    "no time": (
+        b'userId: "mia"\ncreatedAt: "yesterday"\npreferences:\n  defaultModel: "gpt-4"\n',
+        "createdAt is no time: 'yesterday'",
+        b'preferences:\n  defaultModel: "gpt-4"\n',
+    ),
+    "a number for a time": (b'createdAt: 5\nuserId: "mia"\n', "createdAt is no time: 5", b""),
+}
+
+
+@pytest.fixture(params=["files", "memory"])
+def with_profile(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Callable[[bytes], DialogueJournal]]:
+    """A journal with a user of whom that is stored."""
+    with open_journal("memory:" if request.param == "memory" else f"file://{tmp_path}/journal") as journal:
+
+        def make(profile: bytes) -> DialogueJournal:
+            journal.backend.create_user("mia", profile)
+            return journal
+
+        yield make
+
+
+@pytest.mark.parametrize(("profile", "what", "kept"), PROFILES.values(), ids=PROFILES)
+@pytest.mark.parametrize("messages", [BEFORE, []], ids=["messages", "none"])
+def test_what_is_stored_of_a_user_and_damaged_is_set_aside_and_made_of_what_is_known(
+    with_profile: Callable[[bytes], DialogueJournal],
+    profile: bytes,
+    what: str,
+    kept: bytes,
+    messages: list[ChatMessage],
+) -> None:
+    journal = with_profile(profile)
+    journal.add_messages("mia", messages)
+    (found,) = journal.fsck()
+    assert found[:2] == ("mia", "metadata.yaml")
+    assert what in found.what
+    assert "\n" not in found.what
+    assert journal.backend.read_profile("mia") == profile
+    assert list(journal.fsck(["mia"], repair=True)) == [found._replace(repaired=True)]
+    created = b'createdAt: "2024-01-15T10:30:01.000Z"\n' if messages else b""
+    assert journal.backend.read_profile("mia") == b'userId: "mia"\n' + created + kept
+    assert asides(journal) == [profile]
+    assert list(journal.fsck()) == []
+
+
+@pytest.mark.parametrize(
+    "profile", [b"", b"userId: mia\ncreatedAt: 2024-01-15\n", b"preferences: {}\n", b"createdAt:\n"]
+)
+def test_what_is_stored_of_a_user_may_be_less_than_everything(
+    with_profile: Callable[[bytes], DialogueJournal], profile: bytes
+) -> None:
+    assert list(with_profile(profile).fsck()) == []
+
+
+def test_what_is_stored_of_a_user_is_not_mended_over_what_came_instead(
+    with_profile: Callable[[bytes], DialogueJournal], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    journal = with_profile(b"nonsense")
+    rewrite = journal.backend.rewrite_profile
+
+    def late(user: str, profile: bytes, *, was: bytes) -> bool:
+        assert rewrite(user, b"createdAt: 2024-01-15\n", was=was)
+        return rewrite(user, profile, was=was)
+
+    monkeypatch.setattr(journal.backend, "rewrite_profile", late)
+    (found,) = journal.fsck(repair=True)
+    assert not found.repaired
+    assert "look again" in found.what
+    assert journal.backend.read_profile("mia") == b"createdAt: 2024-01-15\n"
+    assert asides(journal) == []
+
+
+def test_what_is_stored_of_a_user_stays_while_a_conversation_cannot_be_read(tmp_path: Path) -> None:
+    with open_journal(f"file://{tmp_path}/journal") as journal:
+        journal.backend.create_user("mia", b"nonsense")
+        (tmp_path / "journal/users/mia/dialogs/archived/old.yaml").symlink_to("/etc/hosts")
+        found = [one for one in journal.fsck(repair=True) if one.place == "metadata.yaml"]
+        assert [one.repaired for one in found] == [False]
+        assert "not mended" in found[0].what
+        assert journal.backend.read_profile("mia") == b"nonsense"
+
+
+def test_what_is_stored_of_a_user_and_cannot_be_read_is_told_of(tmp_path: Path) -> None:
+    with open_journal(f"file://{tmp_path}/journal") as journal:
+        journal.add_messages("mia", BEFORE)
+        path = tmp_path / "journal/users/mia/metadata.yaml"
+        path.unlink()
+        path.symlink_to("/etc/hosts")
+        (found,) = journal.fsck(repair=True)
+        assert found[:2] == ("mia", "metadata.yaml")
+        assert f"cannot be read: {path}" in found.what
 
 
 # In the middle of other things

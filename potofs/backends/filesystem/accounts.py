@@ -36,8 +36,11 @@ log = logging.getLogger(__name__)
 _ENTRY = struct.Struct("<6qI")
 # Entries of archives that are gone, before the file is written anew.
 _SPARE = 256
-# Errors of a place that cannot be written to, or has no locks of the kind that sums need.
-_NOTHING_KEPT = (errno.EROFS, errno.EACCES, errno.EPERM, errno.EINVAL, errno.ENOLCK, errno.EOPNOTSUPP)
+# Errors of a place that cannot be written to, is full, or has no locks of the kind that sums need.
+_NOTHING_KEPT = (
+    *(errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOSPC, errno.EDQUOT),
+    *(errno.EINVAL, errno.ENOLCK, errno.EOPNOTSUPP),
+)
 
 #: What tells one state of an archive from another: id, size, time of last append.
 _Key = tuple[int, int, int]
@@ -61,8 +64,9 @@ class Accounts:
         self.sums = TotalsFile(layout)
         # Users of whom nothing that was counted is believed.
         self._anew: set[str] = set()
-        # Users whose last change may not have been counted for want of time.
+        # Users whose last change may not have been counted for want of time; and of room, mostly.
         self._behind: set[str] = set()
+        self._uncounted: set[str] = set()
 
     def count(
         self,
@@ -81,6 +85,7 @@ class Accounts:
         anew = user in self._anew
         self._anew.discard(user)
         self._behind.discard(user)
+        self._uncounted.discard(user)
         # What was done is done, and not undone because it cannot be counted: the next change counts it too.
         try:
             note = noted(lock, contents.noted if contents else None)
@@ -115,7 +120,10 @@ class Accounts:
             note = self.sums.change(user, lock, before, Counted(number, *state, current, archives), wait=wait)
             if contents is not None:
                 contents.noted = note
-        except (OSError, Busy):
+        except Busy:
+            self._missed(user, anew)
+        except OSError:
+            self._uncounted.add(user)
             self._missed(user, anew)
         except Exception:
             # A message that is stored must not be reported as failed, whatever is wrong with figures.
@@ -146,18 +154,21 @@ class Accounts:
 
         Raises OSError, DeadlineExceeded.
         """
-        for user in [*self._behind]:
-            self.count_at_rest(user)
         try:
-            if not self.sums.is_right():
-                self.recount()
-            elif foreign_writers:
-                self._count_changed()
-            return self.sums.totals()
+            with files.naming(self._layout.totals):
+                for user in [*self._behind, *self._uncounted]:
+                    self.count_at_rest(user)
+                if not self.sums.is_right():
+                    self.recount()
+                elif foreign_writers:
+                    self._count_changed()
+                if not self._uncounted:
+                    return self.sums.totals()
         except OSError as error:
             if error.errno not in _NOTHING_KEPT:
                 raise
-            return self.walked()
+        # Nothing can be stored: what would have been counted is read.
+        return self.walked()
 
     def recount(self) -> None:
         """Makes the sums true again; raises OSError, DeadlineExceeded."""

@@ -9,9 +9,7 @@ Whatever the setting for fsync is: nothing is taken away that is not on disk in 
 """
 
 import errno
-import fcntl
 import os
-import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -19,7 +17,7 @@ from typing import NamedTuple
 
 from potofs import names, times
 from potofs.backends.base import Reader
-from potofs.backends.filesystem import files, gzipped
+from potofs.backends.filesystem import files, gzipped, leases
 from potofs.backends.filesystem.conversations import Conversations, Opened, must_exist
 from potofs.backends.filesystem.layout import NUMBER, Layout
 from potofs.backends.filesystem.sync import GroupSync, sync_directory
@@ -128,11 +126,28 @@ class Archives:
 
     def move_aside(self, user: str, path: str) -> None:
         """Moves a file as it is into `rejected/`."""
+        if self._is_aside(user, path):
+            os.unlink(path)
+        else:
+            self._put_aside(user, lambda new: files.rename_new(path, new))
+        sync_directory(os.path.dirname(path))
+
+    def keep_aside(self, user: str, path: str) -> None:
+        """Has a file as it is in `rejected/` too, before something else takes its place."""
+        if not self._is_aside(user, path):
+            self._put_aside(user, lambda new: os.link(path, new))
+
+    def _is_aside(self, user: str, path: str) -> bool:
+        """Whether a file is in `rejected/` already: somebody was killed."""
+        found = os.stat(path)
+        asides = (self._layout.set_aside(user, aside.name) for aside in self._conversations.set_asides(user))
+        return found.st_nlink > 1 and any(os.path.samestat(found, os.stat(aside)) for aside in asides)
+
+    def _put_aside(self, user: str, make: Callable[[str], None]) -> None:
         rejected = self._layout.rejected(user)
         files.make_directories(rejected, below=self._layout.users, durable=True)
-        self.name_aside(user, lambda new: files.rename_new(path, new))
+        self.name_aside(user, make)
         sync_directory(rejected)
-        sync_directory(os.path.dirname(path))
 
     def name_aside(self, user: str, make: Callable[[str], None]) -> str:
         """Has `make` put something at a path in `rejected/` that nothing has, and returns its name there: the time.
@@ -169,8 +184,8 @@ class Archives:
         folder = self._layout.archived(user)
         with plain, files.scratch(folder) as (descriptor, path):
             stat, token = plain.stat(), os.urandom(gzipped.TOKEN_SIZE)
-            size = gzipped.write(plain.fileno(), stat.size, descriptor, token)
-            if size >= stat.size or not _could_be_emptied(plain.fileno(), descriptor):
+            size = gzipped.write(plain, stat.size, descriptor, token)
+            if size >= stat.size or not leases.could_be_emptied(plain.fileno(), descriptor):
                 yield None
                 return
             os.fsync(descriptor)
@@ -211,13 +226,13 @@ class Archives:
         """
         if token is not None:
             with suppress(FileNotFoundError):
-                _empty(self._layout.number(user, token))
+                leases.empty(self._layout.number(user, token))
         with suppress(FileNotFoundError), os.scandir(self._layout.archived(user)) as entries:
             kept = [entry.path for entry in entries if entry.name.startswith(".") and entry.name.endswith(NUMBER)]
             full = {path for path in kept if os.stat(path).st_size}
             # One that no archive knows may hold all there is of something: somebody took the other form away.
             for path in full and full & self.numbers(user):
-                _empty(path)
+                leases.empty(path)
 
     def numbers(self, user: str) -> set[str]:
         """The files that keep the numbers of compressed archives."""
@@ -336,10 +351,7 @@ def _fill(descriptor: int, reader: Opened, path: str) -> None:
         os.ftruncate(descriptor, 0)
         offset = 0
         while piece := reader.read(offset, _PIECE):
-            done = 0
-            while done < len(piece):
-                done += os.pwrite(descriptor, piece[done:], offset + done)
-            offset += len(piece)
+            offset += gzipped.write_at(descriptor, piece, offset)
         _check_end(reader)
     os.utime(descriptor, ns=(stat.mtime_ns, stat.mtime_ns))
     os.fsync(descriptor)
@@ -371,58 +383,7 @@ def _check_end(reader: Reader) -> None:
 
 def _is_whole(reader: gzipped.GzipReader) -> bool:
     try:
-        reader.check_end()
+        reader.verify()
     except OSError:
         return False
     return True
-
-
-# A write lease (fcntl(2)) is given for a file that nobody else on this machine has open, and holds up whoever opens it
-# meanwhile: so nobody reads in a file that is emptied.
-
-
-def _could_be_emptied(plain: int, scratch: int) -> bool:
-    """Whether this file system has leases, and we may take one on the archive."""
-    if os.geteuid() not in (0, os.fstat(plain).st_uid) or not _lease(scratch):
-        return False
-    _release(scratch)
-    return True
-
-
-def _empty(path: str) -> None:
-    """Frees the bytes of a file if nobody has it open."""
-    descriptor = os.open(path, os.O_RDWR)
-    try:
-        if _lease(descriptor):
-            try:
-                os.ftruncate(descriptor, 0)
-            finally:
-                _release(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def is_in_use(path: str) -> bool:
-    """Whether a program has a file open, or nobody can tell; raises OSError."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        if not _lease(descriptor):
-            return True
-        _release(descriptor)
-        return False
-    finally:
-        os.close(descriptor)
-
-
-def _lease(descriptor: int) -> bool:
-    # Whoever opens it has us told by a signal; by default that is one that ends the process.
-    fcntl.fcntl(descriptor, fcntl.F_SETSIG, signal.SIGURG)
-    try:
-        fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_WRLCK)
-    except OSError:
-        return False
-    return True
-
-
-def _release(descriptor: int) -> None:
-    fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_UNLCK)

@@ -383,6 +383,15 @@ class FilesystemBackend(Backend):
             self._index.forget(user)
             return True
 
+    def rewrite_profile(self, user: str, profile: bytes, *, was: bytes) -> bool:
+        if not self.has_user(user):
+            return False
+        with self._changing(user):
+            if self.read_profile(user) != was:
+                return False
+            files.replace_whole(self._layout.profile(user), profile, mtime_ns=time.time_ns())
+            return True
+
     # The place
 
     def usage(self) -> Usage:
@@ -392,7 +401,7 @@ class FilesystemBackend(Backend):
     def totals(self) -> Totals:
         """Walks users only where programs write that count nothing, and once after each start of the machine.
 
-        A root that is read-only, or has no locks for ranges of a file, keeps no sums: there everything is read.
+        A root that is read-only or full, or has no locks for ranges of a file, keeps no sums: there everything is read.
         """
         return self._accounts.totals(self._settings.foreign_writers)
 

@@ -9,21 +9,25 @@ before it is mended. A file is never removed unless what it holds is elsewhere o
 import errno
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, suppress
+from functools import partial
 from typing import NamedTuple
 
 from potofs import names
 from potofs.backends.base import Finding, Reader, Scan, conversation_file
 from potofs.backends.filesystem import files, gzipped
 from potofs.backends.filesystem.accounts import Accounts
-from potofs.backends.filesystem.archives import Archives, are_same, is_in_use
+from potofs.backends.filesystem.archives import Archives, are_same
 from potofs.backends.filesystem.conversations import Conversations
 from potofs.backends.filesystem.index import Index
 from potofs.backends.filesystem.layout import COMPRESSED, NUMBER, Layout
+from potofs.backends.filesystem.leases import is_in_use
+from potofs.backends.filesystem.repacking import Repacking
+from potofs.backends.filesystem.salvage import salvage
 from potofs.backends.filesystem.sidecar import Sidecar
 from potofs.backends.filesystem.totals import figures_of
-from potofs.errors import DeadlineExceeded, InvalidName, NameTooLong, NotFound
+from potofs.errors import DeadlineExceeded, InvalidName, NameTooLong, NotFound, reason
 
 # What `files.scratch` calls its files.
 _SCRATCH = re.compile(r"\.\d+\.[0-9a-f]{8}\.new")
@@ -32,11 +36,16 @@ _TRIES = 5
 
 
 class _Fault(NamedTuple):
-    """Something found, and how it is mended (under the user's lock); None if it cannot be."""
+    """Something found, and how it is mended (under the user's lock); None if it cannot be.
+
+    That returns a text if it was not done: why.
+    """
 
     place: str
     what: str
     mend: Callable[[], object] | None
+    #: Looks for it again; None: as it was looked for.
+    look: "Callable[[], Iterable[_Fault]] | None" = None
 
 
 class Checks:
@@ -60,14 +69,20 @@ class Checks:
         self._layout, self._conversations, self._archives = layout, conversations, archives
         self._accounts, self._index, self._scan = accounts, index, scan
         self._changing, self._counts_all = changing, counts_all
+        self._repacking = Repacking(layout, archives)
 
     def user(self, user: str, repair: bool) -> Iterator[Finding]:
         """What is wrong with a user; raises OSError, Fenced."""
-        # The later ones look at what the earlier ones have left.
-        for faults in (self._scratch, self._forms, self._numbers, self._sidecar, self._counts):
+        # The later ones look at what the earlier ones have left: once an archive can be read again, what a killed
+        # process had made of it is there twice.
+        for faults in (self._forms, self._scratch, self._numbers, self._sidecar, self._counts):
             for fault in list(faults(user)):
-                repaired = repair and fault.mend is not None and self._mend(user, fault, faults)
-                yield Finding(user, fault.place, fault.what, repaired)
+                if not repair or fault.mend is None:
+                    yield Finding(user, fault.place, fault.what)
+                    continue
+                why_not = self._mend(user, fault, fault.look or partial(faults, user))
+                more = f"; {why_not}" if why_not else ""
+                yield Finding(user, fault.place, fault.what + more, why_not is None)
 
     def place(self, repair: bool) -> Iterator[Finding]:
         """What is wrong with what is not one user's; raises OSError, Fenced."""
@@ -90,14 +105,18 @@ class Checks:
                     self._accounts.recount()
                 yield Finding(None, "system/totals", f"the sums of {wrong} of 256 shards are wrong", repair)
 
-    def _mend(self, user: str, fault: _Fault, faults: Callable[[str], Iterator[_Fault]]) -> bool:
-        """Whether a fault is gone."""
+    def _mend(self, user: str, fault: _Fault, look: Callable[[], Iterable[_Fault]]) -> str | None:
+        """None if a fault is gone; else why it is not, empty if nobody knows."""
+        why_not = ""
         with self._changing(user):
-            again = [found for found in faults(user) if found[:2] == fault[:2]]
+            again = [found for found in look() if found[:2] == fault[:2]]
             for found in again:
-                if found.mend is not None:
-                    found.mend()
-        return not any(found[:2] == fault[:2] for found in faults(user)) if again else True
+                done = found.mend() if found.mend is not None else None
+                if isinstance(done, str):
+                    why_not = done
+        if again and any(found[:2] == fault[:2] for found in look()):
+            return why_not
+        return None
 
     # Leftovers
 
@@ -123,42 +142,79 @@ class Checks:
             if not name.endswith(COMPRESSED):
                 continue
             with suppress(InvalidName, NameTooLong):
-                yield from self._both_forms(user, names.archive_name(name.removesuffix(COMPRESSED)))
+                archive = names.archive_name(name.removesuffix(COMPRESSED))
+                # Only in this one again: to look means to read it all.
+                look = partial(self._compressed, user, archive)
+                for fault in look():
+                    yield fault._replace(look=look)
 
-    def _both_forms(self, user: str, archive: str) -> Iterator[_Fault]:
+    def _compressed(self, user: str, archive: str) -> Iterator[_Fault]:
+        with suppress(FileNotFoundError):
+            if self._conversations.is_compressed(user, archive):
+                yield from self._only_form(user, archive)
+            else:
+                yield self._other_form(user, archive)
+
+    def _other_form(self, user: str, archive: str) -> _Fault:
+        """The compressed form beside the plain one; raises FileNotFoundError."""
         place = conversation_file(archive) + COMPRESSED
         path = self._layout.compressed(user, archive)
         keep_one = lambda: self._archives.keep_one_form(user, archive)  # noqa: E731
+        move_aside = lambda: self._archives.move_aside(user, path)  # noqa: E731
         try:
-            if self._conversations.is_compressed(user, archive):
-                yield from self._only_form(user, archive)
-            elif self._archives.is_same_in_both(user, archive):
-                yield _Fault(place, "the archive is there in both forms, plain and compressed", keep_one)
-            else:
-                yield _Fault(place, "holds something else than the archive's plain form, which counts", keep_one)
-        except FileNotFoundError:
-            return
+            if self._archives.is_same_in_both(user, archive):
+                return _Fault(place, "the archive is there in both forms, plain and compressed", keep_one)
+            return _Fault(place, "holds something else than the archive's plain form, which counts", keep_one)
         except gzipped.NotGzip:
-            yield _Fault(place, "is no gzip file, and so no archive", lambda: self._archives.move_aside(user, path))
+            return _Fault(place, "is no gzip file, and so no archive", move_aside)
+        except FileNotFoundError:
+            raise
         except OSError as error:
             what = f"is damaged ({error.strerror}), and the archive's plain form counts"
-            yield _Fault(place, what, lambda: self._archives.move_aside(user, path))
+            return _Fault(place, what, move_aside)
 
     def _only_form(self, user: str, archive: str) -> Iterator[_Fault]:
         place = conversation_file(archive) + COMPRESSED
+        path = self._layout.compressed(user, archive)
         with suppress(OSError):
             if self._archives.is_restored(user, archive):
                 what = "was restored, and is the running conversation already"
                 yield _Fault(place, what, lambda: self._archives.finish_restoring(user, archive))
                 return
-        with gzipped.GzipReader(self._layout.compressed(user, archive), lambda _: None) as reader:
-            try:
-                # Whether what was made here can be read is seen when its records are looked at.
-                reader.check_end()
-            except OSError as error:
-                if error.errno != errno.EIO:
-                    raise
-                yield _Fault(place, f"is damaged: only its first {reader.stat().size} bytes can be read", None)
+        try:
+            with gzipped.GzipReader(path, lambda _: None) as reader:
+                try:
+                    reader.verify()
+                except OSError as error:
+                    if error.errno != errno.EIO:
+                        raise
+                    yield self._salvage(user, archive) or _Fault(
+                        place, f"is damaged: only its first {reader.stat().size} bytes can be read", None
+                    )
+                    return
+                if reader.token is None and reader.stat().size:
+                    what = "has no index: every read inflates it from the start"
+                    yield _Fault(place, what, lambda: self._repacking.index(user, archive))
+        except gzipped.NotGzip:
+            yield self._salvage(user, archive) or _Fault(
+                place, "is no gzip file, and so no archive", lambda: self._archives.move_aside(user, path)
+            )
+        except FileNotFoundError:
+            raise
+        except OSError as error:
+            yield _Fault(place, f"cannot be read: {reason(error)}", None)
+
+    def _salvage(self, user: str, archive: str) -> _Fault | None:
+        """A damaged archive that was made here; None if it was not."""
+        descriptor = files.open_plain(self._layout.compressed(user, archive), os.O_RDONLY)
+        try:
+            found = salvage(descriptor)
+        finally:
+            os.close(descriptor)
+        if found is None:
+            return None
+        place = conversation_file(archive) + COMPRESSED
+        return _Fault(place, f"is damaged: {found}", lambda: self._repacking.salvage(user, archive))
 
     def _leftover(self, user: str, path: str, what: str) -> _Fault:
         place = os.path.relpath(path, self._layout.user(user)).removeprefix("dialogs/")
@@ -221,7 +277,13 @@ class Checks:
             if loaded is None:
                 return None
             kept, given = loaded
-            data = reader.read(0, kept.covered)
+            try:
+                data = reader.read(0, kept.covered)
+            except OSError as error:
+                if error.errno != errno.EIO:
+                    raise
+                # Of a damaged one nobody can tell.
+                return None
             marks = list(self._scan(data))
             if len(data) < kept.covered or not data.endswith(kept.seen):
                 return "knows of bytes that are not there"

@@ -39,15 +39,15 @@ class Conversations:
     def stat(self, user: str, archive: str | None) -> Stat:
         """What is known of a conversation; raises NotFound, OSError."""
         try:
-            stat = files.stat_of(os.stat(self._layout.conversation(user, archive)), self._layout.number_of)
+            found = files.stat_plain(self._layout.conversation(user, archive))
         except FileNotFoundError:
             if archive is None:
                 raise not_found(user, archive) from None
             with self._open_compressed(user, archive) as reader:
                 return reader.stat()
-        if not stat.size and archive is None:
+        if not found.st_size and archive is None:
             raise not_found(user, archive)
-        return stat
+        return files.stat_of(found, self._layout.number_of)
 
     def open(self, user: str, archive: str | None) -> Opened:
         """Opens one to read; raises NotFound, OSError."""

@@ -5,7 +5,7 @@ import errno
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from stat import S_ISREG
+from stat import S_ISLNK, S_ISREG
 
 from potofs.backends.base import Reader, Stat
 from potofs.backends.filesystem.layout import DIRECTORY_MODE, FILE_MODE
@@ -39,8 +39,22 @@ def open_plain(path: str, flags: int) -> int:
     descriptor = os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK, FILE_MODE)
     if not S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
-        raise OSError(errno.EINVAL, "this is no plain file", path)
+        raise _no_plain_file(path)
     return descriptor
+
+
+def stat_plain(path: str) -> os.stat_result:
+    """What is known of a file that `open_plain` would open; raises OSError as that does."""
+    found = os.lstat(path)
+    if S_ISLNK(found.st_mode):
+        raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), path)
+    if not S_ISREG(found.st_mode):
+        raise _no_plain_file(path)
+    return found
+
+
+def _no_plain_file(path: str) -> OSError:
+    return OSError(errno.EINVAL, "this is no plain file", path)
 
 
 class FileReader(Reader):

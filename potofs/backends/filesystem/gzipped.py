@@ -40,9 +40,10 @@ _START = _MAGIC + b"\x04" + bytes(5) + b"\xff"
 _FIELD = struct.Struct("<H2sH")
 _HEAD = struct.Struct("<B8sQI")
 _CRC = struct.Struct("<I")
-_ENTRY = struct.Struct("<II")
-_TRAILER = struct.Struct("<II")
-_FIXED = len(_START) + _FIELD.size + _HEAD.size + 2 * _CRC.size
+ENTRY = struct.Struct("<II")
+TRAILER = struct.Struct("<II")
+#: Bytes before the table.
+FIXED = len(_START) + _FIELD.size + _HEAD.size + 2 * _CRC.size
 TOKEN_SIZE = 8
 
 # A block is at least so large (bytes), and larger where there would be too many for an extra field of 64 KiB.
@@ -51,7 +52,7 @@ _MOST_BLOCKS = 1 << 12
 # Bytes that are read, inflated or compared at once.
 _PIECE = 1 << 20
 # Raw deflate; a gzip member.
-_RAW, _MEMBER = -zlib.MAX_WBITS, 16 + zlib.MAX_WBITS
+RAW, _MEMBER = -zlib.MAX_WBITS, 16 + zlib.MAX_WBITS
 # Sizes of other programs' files that are remembered.
 _REMEMBERED = 4096
 
@@ -64,47 +65,78 @@ class _EndsEarly(Exception):
     """What another program made is damaged, cut off, or followed by what is no gzip."""
 
 
-class _Head(NamedTuple):
+class Head(NamedTuple):
+    """What a file that was made here says of itself, before the table."""
+
     token: bytes
+    #: Bytes, uncompressed; and of each block but the last.
     size: int
     block: int
 
     @property
     def blocks(self) -> int:
+        """How many there are."""
         return -(-self.size // self.block)
 
+    def size_of(self, number: int) -> int:
+        """Bytes of a block, uncompressed."""
+        return min(self.block, self.size - number * self.block)
+
     def pack(self) -> bytes:
+        """As it is stored, with its checksum."""
         head = _HEAD.pack(1, self.token, self.size, self.block)
         return head + _CRC.pack(zlib.crc32(head))
 
+    def start(self) -> bytes:
+        """What gzip's own header is then."""
+        size = FIXED - len(_START) - _FIELD.size + ENTRY.size * self.blocks
+        return _START + _FIELD.pack(4 + size, b"pf", size)
 
-def write(source: int, size: int, target: int, token: bytes) -> int:
-    """Compresses the first `size` bytes of a file into an empty one; returns what it has then (bytes).
+    @classmethod
+    def found_in(cls, start: bytes) -> "Head | None":
+        """What the beginning of a file says, whatever gzip's own header is; None if it was not made here."""
+        packed = start[len(_START) + _FIELD.size :]
+        if len(start) < FIXED:
+            return None
+        version, *rest = _HEAD.unpack_from(packed)
+        head = cls(*rest)
+        return head if version == 1 and head.block and packed.startswith(head.pack()) else None
+
+
+def write(source: Reader, size: int, target: int, token: bytes) -> int:
+    """Compresses the first `size` bytes of what is opened into an empty file; returns what it has then (bytes).
 
     Raises OSError, also if the source is shorter.
     """
     block = _BLOCK
     while -(-size // block) > _MOST_BLOCKS:
         block *= 2
-    head = _Head(token, size, block)
-    at = _FIXED + _ENTRY.size * head.blocks
-    engine = zlib.compressobj(wbits=_RAW)
+    head = Head(token, size, block)
+    at = FIXED + ENTRY.size * head.blocks
+    engine = zlib.compressobj(wbits=RAW)
     table = b""
     crc = 0
     for offset in range(0, size, block):
         wanted = min(block, size - offset)
-        data = os.pread(source, wanted, offset)
+        data = source.read(offset, wanted)
         if len(data) < wanted:
             raise OSError(errno.EIO, "the archive is shorter than it was")
         crc = zlib.crc32(data, crc)
         # Not in one go with the next: a full flush forgets what came before.
         done = engine.compress(data)
         done += engine.flush(zlib.Z_FINISH if offset + wanted == size else zlib.Z_FULL_FLUSH)
-        table += _ENTRY.pack(len(done), zlib.crc32(data))
-        at += _write_at(target, done, at)
-    extra = head.pack() + _CRC.pack(zlib.crc32(table)) + table
-    _write_at(target, _START + _FIELD.pack(4 + len(extra), b"pf", len(extra)) + extra, 0)
-    return at + _write_at(target, _TRAILER.pack(crc, size & 0xFFFFFFFF), at)
+        table += ENTRY.pack(len(done), zlib.crc32(data))
+        at += write_at(target, done, at)
+    write_at(target, head.start() + head.pack() + _CRC.pack(zlib.crc32(table)) + table, 0)
+    return at + write_at(target, TRAILER.pack(crc, size & 0xFFFFFFFF), at)
+
+
+def table_of(descriptor: int, head: Head) -> tuple[list[tuple[int, int]], bool]:
+    """The entries of a table, length and CRC-32 of each block, as many as there are; whether they are as written."""
+    size = ENTRY.size * head.blocks
+    check, table = os.pread(descriptor, _CRC.size, FIXED - _CRC.size), os.pread(descriptor, size, FIXED)
+    entries = list(ENTRY.iter_unpack(table[: len(table) // ENTRY.size * ENTRY.size]))
+    return entries, len(table) == size and check == _CRC.pack(zlib.crc32(table))
 
 
 class GzipReader(Reader):
@@ -116,7 +148,7 @@ class GzipReader(Reader):
     def __init__(self, path: str, by_token: Callable[[bytes], int | None], number_of: NumberOf = inode) -> None:
         self._descriptor = open_plain(path, os.O_RDONLY)
         try:
-            start = os.pread(self._descriptor, _FIXED, 0)
+            start = os.pread(self._descriptor, FIXED, 0)
             if not start.startswith(_MAGIC):
                 raise NotGzip(path)
             self._head = _head(start)
@@ -162,6 +194,24 @@ class GzipReader(Reader):
             if more or (isinstance(self._content, _Members) and self._content.ends_early):
                 raise _damaged()
 
+    def verify(self) -> None:
+        """Reads it through; raises OSError (EIO) if anything is not as it was written."""
+        self.check_end()
+        if self._head is None:
+            return
+        size, offset, crc = self._head.size, 0, 0
+        while piece := self.read(offset, _PIECE):
+            crc = zlib.crc32(piece, crc)
+            offset += len(piece)
+        # Only other programs go by these: what was read has been checked block by block.
+        length = os.fstat(self._descriptor).st_size - TRAILER.size
+        trailer = os.pread(self._descriptor, TRAILER.size, max(0, length))
+        start = os.pread(self._descriptor, len(self._head.start()), 0)
+        if trailer != TRAILER.pack(crc, size & 0xFFFFFFFF) or start != self._head.start():
+            raise _damaged()
+        if size and isinstance(self._content, _Blocks) and self._content.end != length:
+            raise _damaged()
+
     def fileno(self) -> int:
         """The descriptor that it reads from."""
         return self._descriptor
@@ -173,14 +223,16 @@ class GzipReader(Reader):
 class _Blocks:
     """The content of a file that was made here."""
 
-    def __init__(self, descriptor: int, head: _Head) -> None:
+    def __init__(self, descriptor: int, head: Head) -> None:
         self._descriptor, self._head = descriptor, head
-        size = _ENTRY.size * head.blocks
-        check, table = os.pread(descriptor, _CRC.size, _FIXED - _CRC.size), os.pread(descriptor, size, _FIXED)
-        if len(table) != size or check != _CRC.pack(zlib.crc32(table)):
+        entries, is_right = table_of(descriptor, head)
+        if not is_right:
             raise _damaged()
-        self._checks = [entry[1] for entry in _ENTRY.iter_unpack(table)]
-        self._starts = list(accumulate((entry[0] for entry in _ENTRY.iter_unpack(table)), initial=_FIXED + size))
+        self._checks = [entry[1] for entry in entries]
+        first = FIXED + ENTRY.size * head.blocks
+        self._starts = list(accumulate((entry[0] for entry in entries), initial=first))
+        #: Where the last of them ends in the file.
+        self.end = self._starts[-1]
         # The block that was read last: reads go on where they stopped. One tuple, for several threads read.
         self._last = (-1, b"")
 
@@ -197,9 +249,9 @@ class _Blocks:
 
     def _inflated(self, number: int) -> bytes:
         start, end = self._starts[number : number + 2]
-        wanted = min(self._head.block, self._head.size - number * self._head.block)
+        wanted = self._head.size_of(number)
         try:
-            data = zlib.decompressobj(_RAW).decompress(os.pread(self._descriptor, end - start, start), wanted)
+            data = zlib.decompressobj(RAW).decompress(os.pread(self._descriptor, end - start, start), wanted)
         except zlib.error:
             raise _damaged() from None
         if len(data) != wanted or zlib.crc32(data) != self._checks[number]:
@@ -288,17 +340,15 @@ def _size_of(descriptor: int) -> int:
     return size
 
 
-def _head(start: bytes) -> _Head | None:
+def _head(start: bytes) -> Head | None:
     """What the beginning of a file says; None if it was not made here."""
-    if len(start) < _FIXED or not start.startswith(_START) or start[12:14] != b"pf":
+    if not start.startswith(_START) or start[12:14] != b"pf":
         return None
-    packed = start[len(_START) + _FIELD.size :]
-    version, *rest = _HEAD.unpack_from(packed)
-    head = _Head(*rest)
-    return head if version == 1 and head.block and packed.startswith(head.pack()) else None
+    return Head.found_in(start)
 
 
-def _write_at(descriptor: int, data: bytes, offset: int) -> int:
+def write_at(descriptor: int, data: bytes, offset: int) -> int:
+    """Writes all of some bytes at a place in a file, and returns how many they are; raises OSError."""
     done = 0
     while done < len(data):
         done += os.pwrite(descriptor, data[done:], offset + done)
