@@ -57,9 +57,10 @@ def place(tmp_path: Path) -> Iterator[Path]:
     """A folder in which the commands can be run as they stand there."""
     (tmp_path / "scripts").symlink_to(CHECKOUT / "scripts")
     yield tmp_path
-    abandon(tmp_path / "mnt")
-    # A log is kept, on purpose; this one is ours.
-    Path(running.log_file(str(tmp_path / "mnt"))).unlink(missing_ok=True)
+    for mountpoint in (tmp_path / "mnt", tmp_path / "other"):
+        abandon(mountpoint)
+        # A log is kept, on purpose; these are ours.
+        Path(running.log_file(str(mountpoint))).unlink(missing_ok=True)
 
 
 def test_the_commands_print_what_the_readme_says(place: Path) -> None:
