@@ -39,11 +39,20 @@ def potofs() -> None:
 @click.argument("mountpoint", type=click.Path())
 @journal_options
 @click.option("--foreground", is_flag=True, help="Stay in the foreground and log to standard error; Ctrl-C unmounts.")
+@click.option("-o", "texts", metavar="OPTIONS", multiple=True, help="Mount options, with commas between; see below.")
+@click.option("--owners", metavar="FILE", type=click.Path(), help="Which system user each user of the journal is.")
 @click.option("--log", metavar="FILE", type=click.Path(), help="Where the daemon logs to.")
 @click.option("--nonempty", is_flag=True, help="Mount over a folder that has something in it.")
 @click.option("--ready-fd", type=int, hidden=True)
 def mount(
-    mountpoint: str, where: Where, foreground: bool, log: str | None, nonempty: bool, ready_fd: int | None
+    mountpoint: str,
+    where: Where,
+    foreground: bool,
+    texts: tuple[str, ...],
+    owners: str | None,
+    log: str | None,
+    nonempty: bool,
+    ready_fd: int | None,
 ) -> None:
     """Mount the journal at MOUNTPOINT, a folder that is made if it is missing.
 
@@ -54,13 +63,25 @@ def mount(
       ls users
       tail -F users/mia/dialogs/current.yaml
       mv users/mia/dialogs/current.yaml users/mia/dialogs/archived/
+
+    \b
+    OPTIONS are as in fstab(5), among them:
+      ro                       refuse every change
+      allow_other              let other system users in, as owners and modes say
+      uid=USER,gid=GROUP       whose everything is, by name or number
+      umask=027                permissions that nothing has; fmask, dmask: of files, of folders
+      owners=FILE              as --owners; likewise log=FILE, nonempty
+      archiveThreshold=500     and any other setting of the backend
     """
     from potofs.cli import mounting
+    from potofs.mount import options
 
+    chosen = options.parse(texts, owners=owners, log=log, nonempty=nonempty)
+    where = chosen.applied_to(where)
     if foreground or ready_fd is not None:
-        mounting.serve(mountpoint, where, log, nonempty, ready_fd)
+        mounting.serve(mountpoint, where, chosen, ready_fd)
     else:
-        mounting.start(mountpoint, where, log, nonempty)
+        mounting.start(mountpoint, where, chosen)
 
 
 @potofs.command()

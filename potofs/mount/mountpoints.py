@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import time
+from contextlib import suppress
 from typing import NamedTuple
 
 from potofs.errors import ConfigError, NotFound, PotofsError
@@ -135,8 +136,10 @@ def wait_until_mounted(mountpoint: str, timeout: float) -> bool:
     """Whether the mount at a place answers within so many seconds."""
     deadline = time.monotonic() + timeout
     while time.monotonic() < deadline:
-        if at(mountpoint) is not None and os.path.isdir(os.path.join(mountpoint, "users")):
-            return True
+        # Its own attributes, which anybody may ask for: what is in it may be another's.
+        with suppress(OSError):
+            if at(mountpoint) is not None and os.stat(mountpoint):
+                return True
         time.sleep(0.005)
     return False
 
