@@ -43,6 +43,7 @@ def potofs() -> None:
 @click.option("--owners", metavar="FILE", type=click.Path(), help="Which system user each user of the journal is.")
 @click.option("--log", metavar="FILE", type=click.Path(), help="Where the daemon logs to.")
 @click.option("--nonempty", is_flag=True, help="Mount over a folder that has something in it.")
+@click.option("--source", hidden=True)
 @click.option("--ready-fd", type=int, hidden=True)
 def mount(
     mountpoint: str,
@@ -52,6 +53,7 @@ def mount(
     owners: str | None,
     log: str | None,
     nonempty: bool,
+    source: str | None,
     ready_fd: int | None,
 ) -> None:
     """Mount the journal at MOUNTPOINT, a folder that is made if it is missing.
@@ -79,7 +81,7 @@ def mount(
     chosen = options.parse(texts, owners=owners, log=log, nonempty=nonempty)
     where = chosen.applied_to(where)
     if foreground or ready_fd is not None:
-        mounting.serve(mountpoint, where, chosen, ready_fd)
+        mounting.serve(mountpoint, where, chosen, source, ready_fd)
     else:
         mounting.start(mountpoint, where, chosen)
 

@@ -16,8 +16,11 @@ _ANSWER = 10.0
 _END = 30.0
 
 
-def start(mountpoint: str, where: Where, options: MountOptions) -> None:
-    """Leaves a daemon behind that serves the mount; raises PotofsError, OSError."""
+def start(mountpoint: str, where: Where, options: MountOptions, source: str | None = None) -> None:
+    """Leaves a daemon behind that serves the mount; raises PotofsError, OSError.
+
+    `source` is what mount(8) shows, in ASCII and without commas, if not the backend's URL.
+    """
     path = _checked(mountpoint, where, options)
     log = options.log or running.log_file(path)
     # Whole paths, for a daemon's own folder is the root.
@@ -25,12 +28,15 @@ def start(mountpoint: str, where: Where, options: MountOptions) -> None:
     arguments += [f"-o{options.text}"] if options.text else []
     arguments += [f"--owners={options.owners}"] if options.owners is not None else []
     arguments += ["--nonempty"] if options.nonempty else []
+    arguments += [f"--source={source}"] if source is not None else []
     starting.start(arguments, log, {ENVIRONMENT_VARIABLE: where.url})
     if not mountpoints.wait_until_mounted(path, _ANSWER):
         raise MountError(f"{path} was mounted, but does not answer: see {log}")
 
 
-def serve(mountpoint: str, where: Where, options: MountOptions, ready_fd: int | None) -> None:
+def serve(
+    mountpoint: str, where: Where, options: MountOptions, source: str | None = None, ready_fd: int | None = None
+) -> None:
     """Serves the mount until it ends; raises PotofsError, OSError."""
     from potofs.mount import daemon
 
@@ -40,13 +46,13 @@ def serve(mountpoint: str, where: Where, options: MountOptions, ready_fd: int | 
         logs.log_to(options.log)
         os.makedirs(path, exist_ok=True)
         permissions = owners.permissions(options)
-        with running.announced(path), open_journal(where, create=not options.read_only) as journal:
+        with running.announced(path, str(where)), open_journal(where, create=not options.read_only) as journal:
 
             def on_ready() -> None:
                 logging.getLogger(__name__).info("%s is mounted at %s", where, path)
                 ready()
 
-            daemon.serve(daemon.Served(journal, path, str(where), options, permissions), on_ready)
+            daemon.serve(daemon.Served(journal, path, source or str(where), options, permissions), on_ready)
     except (PotofsError, OSError) as error:
         failed(reason(error))
         raise

@@ -22,7 +22,7 @@ class Mount(NamedTuple):
     """A line of /proc/self/mountinfo that is of ours."""
 
     mountpoint: str
-    #: The backend's URL.
+    #: The backend's URL, or what fstab says instead.
     source: str
 
 

@@ -47,13 +47,13 @@ def log_file(mountpoint: str) -> str:
 
 
 @contextmanager
-def announced(mountpoint: str) -> Iterator[None]:
-    """Says for as long as it lasts that this process serves a mountpoint."""
+def announced(mountpoint: str, backend: str) -> Iterator[None]:
+    """Says for as long as it lasts that this process serves a mountpoint, and from which backend."""
     path = word_of(mountpoint)
     descriptor = _locked(path)
     try:
         os.ftruncate(descriptor, 0)
-        os.write(descriptor, f"{os.getpid()}\n".encode())
+        os.write(descriptor, f"{os.getpid()}\n{backend}\n".encode())
         yield
     finally:
         if _is_at(path, descriptor):
@@ -110,7 +110,7 @@ def _process_of(mountpoint: str) -> int | None:
     """A descriptor of the process, not its number, which may be another's a moment later."""
     try:
         with open(word_of(mountpoint), "rb") as file:
-            process = os.pidfd_open(int(file.read()))
+            process = os.pidfd_open(int(file.readline()))
             try:
                 # Only while the lock is held is this its number: what a killed daemon wrote means nothing.
                 fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
