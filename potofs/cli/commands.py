@@ -97,6 +97,25 @@ def umount(mountpoint: str, lazy: bool) -> None:
 
 
 @potofs.command()
+@click.option("--json", "as_json", is_flag=True, help="Print it as JSON, one list.")
+def mounts(as_json: bool) -> None:
+    """Print what is mounted here: where, on which backend, by which daemon, since when, and how busy it is.
+
+    \b
+    STATE is one of
+      ok       the mount answers
+      dead     its daemon was killed; potofs mount at the same place repairs it
+      hung     it does not answer in time
+      closed   it is another user's, who lets nobody in
+      failing  it answers with an error
+    What nobody tells this user, or what a mount does not know, is -.
+    """
+    from potofs.cli import listing
+
+    click.echo(listing.as_json() if as_json else listing.as_table())
+
+
+@potofs.command()
 @click.argument("user")
 @click.argument("text", nargs=-1)
 @journal_options

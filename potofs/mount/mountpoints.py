@@ -24,6 +24,8 @@ class Mount(NamedTuple):
     mountpoint: str
     #: The backend's URL, or what fstab says instead.
     source: str
+    #: The system user who mounted it.
+    uid: int
 
 
 class MountError(PotofsError):
@@ -37,9 +39,10 @@ def mounts() -> list[Mount]:
         for line in lines:
             # proc(5): the fields after " - " are type, source and options.
             before, _, after = line.partition(" - ")
-            kind, source, *_ = after.split(" ")
+            kind, source, *rest = after.split()
             if kind == FILESYSTEM_TYPE:
-                found.append(Mount(_unescaped(before.split(" ")[4]), _unescaped(source)))
+                uid = re.search(r"\buser_id=(\d+)", " ".join(rest))
+                found.append(Mount(_unescaped(before.split(" ")[4]), _unescaped(source), int(uid[1]) if uid else 0))
     return found
 
 
