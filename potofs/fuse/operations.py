@@ -9,6 +9,7 @@ import logging
 import os
 import stat
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import TypeVar
 
@@ -23,7 +24,7 @@ from potofs.fuse.finding import Finder
 from potofs.fuse.handles import DirectoryHandle, Handles
 from potofs.fuse.inodes import Inodes
 from potofs.fuse.permissions import Owner, Permissions
-from potofs.fuse.workers import Workers
+from potofs.fuse.workers import THREADS, Workers
 from potofs.names import NAME_MAX
 from potofs.tree import nodes
 from potofs.tree.attributes import Attributes, Entry
@@ -272,8 +273,9 @@ class Operations(pyfuse3.Operations):
 
     def close(self) -> None:
         """Sets aside what open handles have not finished; after the last request."""
-        for file in self._handles.files():
-            file.abandon()
+        # At once, for each may have to wait for a server that does not answer.
+        with ThreadPoolExecutor(THREADS) as threads:
+            list(threads.map(lambda file: file.abandon(), self._handles.files()))
         self._tree.close()
 
     async def _ask(self, node: Node, question: Callable[[], Result]) -> Result:

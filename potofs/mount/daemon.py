@@ -37,6 +37,7 @@ def serve(served: Served, on_ready: Callable[[], None]) -> None:
 
     `on_ready` is called once requests are answered. Raises MountError.
     """
+    served.journal.backend.hurry()
     operations = Operations(Tree(served.journal), served.permissions)
     supervisor = Supervisor()
     options = {
