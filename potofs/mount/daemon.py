@@ -20,6 +20,8 @@ from potofs.tree.tree import Tree
 
 log = logging.getLogger(__name__)
 
+_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+
 
 class Served(NamedTuple):
     """What a daemon serves, and where."""
@@ -79,7 +81,10 @@ async def _answer(served: Served, operations: Operations, supervisor: Supervisor
 
 
 async def _obey_signals(served: Served, operations: Operations, supervisor: Supervisor, status: str) -> None:
-    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
+    for ending in _SIGNALS:
+        # What is in force again when nobody listens any more: a second signal may not end it before all is set aside.
+        signal.signal(ending, lambda *_: None)
+    with trio.open_signal_receiver(*_SIGNALS) as signals:
         async for number in signals:
             if number == signal.SIGHUP:
                 supervisor.reloading()

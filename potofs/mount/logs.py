@@ -14,6 +14,11 @@ _PRIORITIES = ((logging.CRITICAL, 2), (logging.ERROR, 3), (logging.WARNING, 4), 
 
 def log_to(path: str | None) -> None:
     """Sends the log to a file that is rotated, or to standard error."""
+    logging.basicConfig(level=logging.INFO, handlers=[handler_for(path)])
+
+
+def handler_for(path: str | None) -> logging.Handler:
+    """What writes the log to a file, or to standard error."""
     handler: logging.Handler
     if path is None:
         handler = logging.StreamHandler(sys.stderr)
@@ -23,7 +28,7 @@ def log_to(path: str | None) -> None:
         handler.setFormatter(_ForJournal("%(name)s: %(message)s"))
     else:
         handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
-    logging.basicConfig(level=logging.INFO, handlers=[handler])
+    return handler
 
 
 class _ForJournal(logging.Formatter):

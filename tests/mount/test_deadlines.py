@@ -196,6 +196,25 @@ def test_the_daemon_ends_although_the_server_hangs(mount: Mount, server: redis_s
             one.close()
 
 
+def test_a_second_signal_does_not_end_it_before_all_is_set_aside(mount: Mount, server: redis_servers.Server) -> None:
+    opened = Opened(mount)
+    try:
+        daemon = mount.daemon
+        with Hanging(server):
+            # Something is under way that ends with its deadline.
+            reader = threading.Thread(target=answer_of, args=(mount.current("noah").read_bytes,))
+            reader.start()
+            for number in (signal.SIGTERM, signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+                os.kill(daemon, number)
+                wait_until(lambda: "SIGTERM: unmounting" in mount.log.read_text(), "it has heard the first")
+            reader.join()
+            os.kill(daemon, signal.SIGTERM)
+        wait_until(lambda: not processes_of(mount.path), "the daemon has ended")
+    finally:
+        opened.close()
+    assert "are kept in rejected/" in mount.log.read_text()
+
+
 def test_what_nobody_waits_for_is_set_aside_by_a_server_that_goes_on_in_time(
     mount: Mount, server: redis_servers.Server
 ) -> None:
