@@ -35,8 +35,9 @@ def potofs() -> None:
     """
 
 
+# No click.Path for a mountpoint: it would ask a mount there for its attributes, which may be one that hangs.
 @potofs.command()
-@click.argument("mountpoint", type=click.Path())
+@click.argument("mountpoint")
 @journal_options
 @click.option("--foreground", is_flag=True, help="Stay in the foreground and log to standard error; Ctrl-C unmounts.")
 @click.option("-o", "texts", metavar="OPTIONS", multiple=True, help="Mount options, with commas between; see below.")
@@ -87,7 +88,7 @@ def mount(
 
 
 @potofs.command()
-@click.argument("mountpoint", type=click.Path())
+@click.argument("mountpoint")
 @click.option("--lazy", is_flag=True, help="Take it away now, even if programs still have files open in it.")
 def umount(mountpoint: str, lazy: bool) -> None:
     """Unmount the journal at MOUNTPOINT, and wait until its daemon has ended."""

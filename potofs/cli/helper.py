@@ -23,7 +23,7 @@ def arguments_of(program: str, arguments: Sequence[str]) -> list[str]:
 
 @potofs.command(NAME, hidden=True)
 @click.argument("source")
-@click.argument("mountpoint", type=click.Path())
+@click.argument("mountpoint")
 @click.option("-o", "texts", multiple=True)
 @click.option("-s", "sloppy", is_flag=True)
 @click.option("-f", "fake", is_flag=True)

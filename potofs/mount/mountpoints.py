@@ -1,6 +1,5 @@
 """What is mounted where, and whether a folder can take a mount: asked of the system, never remembered."""
 
-import errno
 import os
 import re
 import shutil
@@ -10,6 +9,7 @@ from contextlib import suppress
 from typing import NamedTuple
 
 from potofs.errors import ConfigError, NotFound, PotofsError
+from potofs.mount import asking
 
 # As many links in a row as the kernel follows.
 _LINKS = 40
@@ -67,16 +67,6 @@ def absolute(mountpoint: str) -> str:
     return path
 
 
-def is_dead(mountpoint: str) -> bool:
-    """Whether a daemon was killed and has left a mount that nobody answers for."""
-    try:
-        # Unlike the folder's attributes, the kernel remembers this for no time at all.
-        os.statvfs(mountpoint)
-    except OSError as error:
-        return error.errno in (errno.ENOTCONN, errno.ECONNABORTED)
-    return False
-
-
 def checked(mountpoint: str, *, root: str | None, nonempty: bool) -> str:
     """Makes sure that a place can take a mount, and repairs a dead one there; makes no folder.
 
@@ -87,7 +77,10 @@ def checked(mountpoint: str, *, root: str | None, nonempty: bool) -> str:
         raise ConfigError("the mountpoint is empty: name a folder")
     path = absolute(mountpoint)
     if at(path) is not None:
-        if not is_dead(path):
+        (answer,) = asking.ask([path])
+        if answer is None:
+            raise MountError(f"{path} has a mount that does not answer: potofs umount --lazy {path} takes it away")
+        if answer.errno not in asking.GONE:
             raise MountError(f"{path} has a potofs mount already: potofs umount {path} ends it")
         unmount(path, lazy=True)
     if os.path.lexists(path) and not os.path.isdir(path):

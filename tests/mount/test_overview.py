@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from potofs.mount import overview
+from potofs.mount import asking, overview
 from potofs.mount.overview import Overview
 from tests.mounts import Mount, is_mounted, potofs, processes_of, system_user, wait_until
 
@@ -68,11 +68,31 @@ def test_one_that_hangs_is_said_to_and_nobody_waits_for_it(root: Path, mount_at:
         states = {line["mountpoint"]: line["state"] for line in json.loads(done.stdout)}
         assert states[str(mount.path)] == "hung"
         assert states[str(other.path)] == "ok"
+        refused = potofs("mount", mount.path, "--root", root)
+        assert (refused.returncode, refused.stderr) == (
+            1,
+            f"potofs: {mount.path} has a mount that does not answer: potofs umount --lazy {mount.path} takes it away\n",
+        )
+        assert potofs("umount", "--lazy", other.path).returncode == 0
     finally:
         os.kill(daemon, signal.SIGCONT)
     # Whoever looked goes away with the answer, or it would keep the mount busy.
     wait_until(lambda: processes_of(mount.path) == processes_of_daemon(mount), "nobody looks any more")
     assert listed(mount)["state"] == "ok"
+
+
+def test_one_that_hangs_can_be_taken_away(mount: Mount) -> None:
+    daemon = mount.daemon
+    os.kill(daemon, signal.SIGSTOP)
+    try:
+        # So long that the kernel does not remember any more what it was told.
+        wait_until(lambda: listed(mount)["state"] == "hung", "it does not answer")
+        done = potofs("umount", "--lazy", mount.path)
+        assert (done.returncode, done.stderr) == (0, "")
+        assert not is_mounted(mount.path)
+    finally:
+        os.kill(daemon, signal.SIGCONT)
+    wait_until(lambda: not processes_of(mount.path), "the daemon ends")
 
 
 def processes_of_daemon(mount: Mount) -> list[int]:
@@ -123,7 +143,7 @@ def test_how_busy_it_is_leaves_out_the_looks_themselves(tmp_path: Path) -> None:
     assert overview._figures([]) == (None, None)
     (tmp_path / "system").mkdir()
     (tmp_path / "system/metrics.prom").write_text(metrics(1, 1, 1))
-    (answer,) = overview._ask([str(tmp_path)])
+    (answer,) = asking.ask([str(tmp_path)])
     assert answer is not None
     assert overview._figures(answer.samples) == (0.0, 0)
     assert overview._figures([(0.0, "nothing of ours\n")] * 3) == (None, None)
