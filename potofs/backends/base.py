@@ -274,9 +274,9 @@ class Backend(ABC):
         """Reaches its place, and makes it if told to; raises NotFound if it is not there, OSError if it cannot."""
 
     def hurry(self) -> None:  # noqa: B027  (only what waits for a network cares)
-        """From now on, what has answered nobody until a deadline is not asked again for a moment.
+        """From now on, a server that has just answered nobody until a deadline gets little time to show that it does.
 
-        DeadlineExceeded comes at once then, and nothing is done. Told by a mount, where one request waits for another:
+        DeadlineExceeded comes soon then, and nothing is done. Told by a mount, where one request waits for another:
         programs would wait for one deadline after the other.
         """
 

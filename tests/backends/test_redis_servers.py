@@ -78,27 +78,26 @@ def test_a_server_that_hangs_is_given_up_at_the_deadline_and_used_again_when_it_
     assert stored(backend, "mia") == joined(records(0, 2))
 
 
-def test_for_a_mount_a_server_that_answered_nobody_is_not_asked_again_for_a_moment(
+def test_for_a_mount_a_server_that_answered_nobody_is_waited_for_once_and_asked_as_soon_as_it_goes_on(
     server_with: Callable[..., Server], on: Callable[..., RedisBackend]
 ) -> None:
     server = server_with()
-    backend = on(server, timeoutMs="300")
+    backend = on(server, timeoutMs="1000")
     backend.hurry()
     backend.prepare(create=True)
     backend.append("mia", records(0, 1))
     server.signal(signal.SIGSTOP)
-    with pytest.raises(DeadlineExceeded, match=r"did not answer within 0\.3 s$"):
+    with pytest.raises(DeadlineExceeded, match=r"did not answer within 1 s$"):
         backend.stat("mia")
     begun = time.monotonic()
     for attempt in ATTEMPTS.values():
-        with pytest.raises(DeadlineExceeded, match=r"did not answer within 0\.3 s a moment ago"):
+        with pytest.raises(DeadlineExceeded, match=r"did not answer within 1 s a moment ago"):
             attempt(backend)
-    assert time.monotonic() - begun < 0.2
+    assert time.monotonic() - begun < 0.9
     server.signal(signal.SIGCONT)
-    # Not asked again by most; but what is set aside has nobody who would try again.
+    backend.append("mia", records(1, 2))
     name = backend.set_aside("mia", b"half")
     assert [found.name for found in backend.set_asides("mia")] == [name]
-    backend.append("mia", records(1, 2))
     assert stored(backend, "mia") == joined(records(0, 2))
     assert list(backend.check(None, repair=False)) == []
 

@@ -34,12 +34,12 @@ _CONNECTIONS = 256
 _PAUSES = (0.0, 0.05, 0.2)
 # While waiting for a server to become ready (seconds).
 _PATIENCE = 0.05
-# For how long a server that answered nobody until a deadline is not asked again (seconds).
-_GIVEN_UP = 0.25
+# How long a server that has just answered nobody until a deadline may take to answer a PING (part of a deadline).
+_GLANCE = 1 / 20
 
 
 class Silent(DeadlineExceeded):
-    """The server answered nobody until a moment ago, so it was not asked: nothing was sent."""
+    """The server answered nobody until a moment ago, nor a PING now, so it was not asked: nothing was sent."""
 
 
 class Link:
@@ -59,6 +59,8 @@ class Link:
         self._type_of = type_of
         self._guard = threading.Lock()
         self._client: Any = None
+        # For a look whether a server answers again; with little patience.
+        self._glancing: Any = None
         #: Whether Silent is raised.
         self.hurries = False
         # When a server answered last, and when all had been silent for a whole deadline (seconds, monotonic).
@@ -69,13 +71,13 @@ class Link:
         """What a function makes of a redis-py client; called again, within the deadline, if the connection was cut.
 
         So it has to do the same when it is done twice. If it `hurries`, and this thread is not `insisting`, raises
-        Silent at once where others have just waited in vain.
+        Silent soon where others have just waited in vain.
         """
         begun = time.monotonic()
         deadline = begun + self.timeout
-        insists = getattr(self._thread, "insists", False)
-        is_silent = self._answered < self._silent and begun < self._silent + _GIVEN_UP
-        if self.hurries and is_silent and not insists:
+        # For a deadline at most: to answer a PING so soon may be more than it can.
+        is_silent = self._answered < self._silent and begun < self._silent + self.timeout
+        if self.hurries and is_silent and not getattr(self._thread, "insists", False) and not self._answers_again():
             raise Silent(f"{self._server} did not answer within {self.timeout:g} s a moment ago")
         for attempt in itertools.count():
             try:
@@ -98,6 +100,17 @@ class Link:
                 self._answered = time.monotonic()
                 return result
         raise AssertionError("it counts for ever")
+
+    def _answers_again(self) -> bool:
+        with self._guard:
+            if self._glancing is None:
+                self._glancing = _client(self._address, self.timeout * _GLANCE)
+        try:
+            self._glancing.ping()
+        except failures.THEIRS:
+            return False
+        self._answered = time.monotonic()
+        return True
 
     @contextmanager
     def insisting(self) -> Iterator[None]:
@@ -226,8 +239,9 @@ class Link:
 
     def close(self) -> None:
         """Ends the connections."""
-        client, self._client = self._client, None
-        if client is not None:
+        clients = (self._client, self._glancing)
+        self._client = self._glancing = None
+        for client in filter(None, clients):
             client.close()
 
 
