@@ -106,6 +106,22 @@ def test_in_their_own_folder_they_do_what_there_is_to_do(mount: Mount, root: Pat
     assert (root / "users/mia/dialogs/current.yaml").read_text() == RECORD.format(3)
 
 
+def test_what_they_copy_in_their_own_folder_is_theirs(mount: Mount) -> None:
+    own = "users/mia/dialogs"
+    succeeds(MIA, f"cp {own}/current.yaml {own}/archived/copy.yaml && cp {own}/current.yaml {own}/.scratch", mount)
+    for name in ("archived/copy.yaml", ".scratch"):
+        assert succeeds(MIA, f"stat -c '%u %a' {own}/{name}", mount) == f"{MIA} 600\n"
+        assert succeeds(MIA, f"cat {own}/{name}", mount) == RECORD.format(1)
+        is_refused(NOAH, f"cat {own}/{name}", mount)
+    # As whoever restores a backup as root does: a copy is its owner's, whatever the copy was.
+    succeeds(0, f"cp {own}/current.yaml {own}/.new && chown {NOAH} {own}/.new && mv {own}/.new {own}/archived/", mount)
+    is_refused(NOAH, f"cat {own}/archived/copy.yaml", mount)
+    succeeds(0, f"mv {own}/archived/.new {own}/archived/new.yaml", mount)
+    assert succeeds(MIA, f"stat -c '%u %a' {own}/archived/new.yaml", mount) == f"{MIA} 600\n"
+    is_refused(NOAH, f"printf x > {own}/.mine", mount)
+    succeeds(MIA, f"rm {own}/.scratch", mount)
+
+
 def test_no_mask_opens_a_folder_to_all(root: Path, owner_map: Path, mount_at: Callable[..., Mount]) -> None:
     mount = mount_at(root, "-o", f"allow_other,umask=000,gid=4242,owners={owner_map}")
     for user in ("mia", "noah"):
