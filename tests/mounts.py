@@ -61,6 +61,26 @@ def shell(script: str, **variables: str | Path) -> subprocess.CompletedProcess[s
     )
 
 
+def system_user(uid: int, script: str, folder: Path, *, gid: int | None = None) -> subprocess.CompletedProcess[str]:
+    """Runs a line of bash as another system user, who need not have a name, in a folder that it is put in.
+
+    So that it can be one in which nobody but root could go on foot.
+    """
+    return subprocess.run(
+        ["bash", "-c", script],
+        cwd=folder,
+        user=uid,
+        group=uid if gid is None else gid,
+        extra_groups=[],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "LC_ALL": "C.UTF-8"},
+        timeout=60,
+    )
+
+
 def wait_until(condition: Callable[[], bool], what: str, timeout: float = PATIENCE) -> float:
     """Waits for a condition and returns how long that took (seconds); fails, saying what did not come."""
     begun = time.monotonic()

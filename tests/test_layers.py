@@ -29,7 +29,7 @@ KEPT_TO = {
     "click": {"cli"},
     "pyfuse3": {"fuse", "mount"},
     "trio": {"fuse", "mount"},
-    "yaml": {"journal"},
+    "yaml": {"journal", "mount"},
     "fcntl": {"backends", "mount"},
     "redis": {"backends"},
     "hypothesis": {"testing"},

@@ -7,7 +7,7 @@ import re
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args
 
 import anyio
 import click
@@ -17,12 +17,15 @@ import pytest
 from potofs import ChatMessage, CleanupOptions, CleanupResult, DialogueJournal, errors
 from potofs import __all__ as offered
 from potofs.backends import registry
+from potofs.cli import helper
 from potofs.cli.commands import potofs
 from potofs.config import FilesystemSettings, MemorySettings, RedisSettings, Settings, Where
 from potofs.fuse import errnos
 from potofs.journal import reading
 from potofs.journal.message import ROLES
-from potofs.mount import running
+from potofs.mount import options, owners, running
+from potofs.mount.mountpoints import FILESYSTEM_TYPE
+from potofs.mount.overview import State
 from potofs.testing import BackendConformance
 from potofs.tree import nodes
 from tests.mounts import abandon
@@ -110,7 +113,10 @@ def test_its_python_runs(place: Path) -> None:
     assert (place / "journal/books/users/mia").is_dir()
 
 
-COMMANDS: dict[str, click.Command] = {"potofs": potofs, **potofs.commands}
+COMMANDS: dict[str, click.Command] = {
+    "potofs": potofs,
+    **{name: command for name, command in potofs.commands.items() if not command.hidden},
+}
 
 
 @pytest.mark.parametrize(("name", "command"), COMMANDS.items(), ids=COMMANDS)
@@ -141,9 +147,32 @@ def test_every_scheme_of_a_backend_is_in_it() -> None:
         assert f"`{scheme}:" in README, scheme
 
 
+def test_every_mount_option_of_ours_is_in_it() -> None:
+    table = README.split("| mount option |")[1].split("\n\n")[0]
+    for name in [*options._FLAGS, *options._VALUES, *options._OF_KERNEL]:
+        assert re.search(rf"`{name}[`=]", table), name
+
+
+def test_what_it_says_an_owner_map_is_can_be_read(tmp_path: Path) -> None:
+    (text,) = re.findall(r"^```yaml\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
+    (tmp_path / "owners.yaml").write_text(text.replace(" mia ", " root "))
+    assert set(owners.read(str(tmp_path / "owners.yaml"), None, 0).by_user) == {"mia", "a/b"}
+
+
+def test_what_it_says_of_mount_and_systemd_is_so() -> None:
+    unit = (CHECKOUT / "scripts/systemd/potofs@.service").read_text()
+    for name in ("/usr/local/bin/potofs", "POTOFS_BACKEND", "POTOFS_OPTIONS", "Type=notify", "/etc/potofs/"):
+        assert name in unit, name
+        assert name in README, name
+    assert f"/sbin/{helper.NAME}" in README
+    assert FILESYSTEM_TYPE in README
+    for state in get_args(State):
+        assert f"`{state}`" in README, state
+
+
 def test_every_exit_code_is_in_it() -> None:
     source = (CHECKOUT / "potofs/cli/exits.py").read_text()
-    codes = {"0", "2", *re.findall(r"^[A-Z]+ = (\d+)$", source, re.MULTILINE)}
+    codes = {"0", "2", *re.findall(r"^[A-Z_]+ = (\d+)$", source, re.MULTILINE)}
     table = README.split("| exit code |")[1].split("\n\n")[0]
     assert set(re.findall(r"^\| (\d+) \|", table, re.MULTILINE)) == codes
 

@@ -274,6 +274,13 @@ class Backend(ABC):
     def prepare(self, *, create: bool) -> None:
         """Reaches its place, and makes it if told to; raises NotFound if it is not there, OSError if it cannot."""
 
+    def hurry(self) -> None:  # noqa: B027  (only what waits for a network cares)
+        """From now on, a server that has just answered nobody until a deadline gets little time to show that it does.
+
+        DeadlineExceeded comes soon then, and nothing is done. Told by a mount, where one request waits for another:
+        programs would wait for one deadline after the other.
+        """
+
     # Users
 
     @abstractmethod

@@ -5,16 +5,19 @@ import sys
 
 import click
 
+from potofs.cli import helper
 from potofs.cli.commands import potofs
-from potofs.cli.exits import FAILED, INTERRUPTED
+from potofs.cli.exits import FAILED, INTERRUPTED, MOUNT_FAILED
 from potofs.errors import PotofsError, reason
 
 
 def main() -> None:
     """Runs the command line and exits."""
     _open_standard_streams()
+    arguments = helper.arguments_of(sys.argv[0], sys.argv[1:])
+    failed = MOUNT_FAILED if arguments[:1] == [helper.NAME] else FAILED
     try:
-        potofs.main(prog_name="potofs", standalone_mode=False)
+        potofs.main(arguments, prog_name="potofs", standalone_mode=False)
     except click.ClickException as error:
         error.show()
         sys.exit(error.exit_code)
@@ -25,9 +28,9 @@ def main() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(FAILED)
     except (PotofsError, OSError) as error:
-        _fail(reason(error))
+        _fail(reason(error), failed)
     except ImportError as error:
-        _fail(f"{error}: the installation is not whole, install potofs again")
+        _fail(f"{error}: the installation is not whole, install potofs again", failed)
 
 
 def _open_standard_streams() -> None:
@@ -43,6 +46,6 @@ def _open_standard_streams() -> None:
         sys.stderr = open(2, "w", closefd=False)  # noqa: SIM115
 
 
-def _fail(why: str) -> None:
+def _fail(why: str, code: int) -> None:
     click.echo(f"potofs: {why}", err=True)
-    sys.exit(FAILED)
+    sys.exit(code)

@@ -35,15 +35,27 @@ def potofs() -> None:
     """
 
 
+# No click.Path for a mountpoint: it would ask a mount there for its attributes, which may be one that hangs.
 @potofs.command()
-@click.argument("mountpoint", type=click.Path())
+@click.argument("mountpoint")
 @journal_options
 @click.option("--foreground", is_flag=True, help="Stay in the foreground and log to standard error; Ctrl-C unmounts.")
+@click.option("-o", "texts", metavar="OPTIONS", multiple=True, help="Mount options, with commas between; see below.")
+@click.option("--owners", metavar="FILE", type=click.Path(), help="Which system user each user of the journal is.")
 @click.option("--log", metavar="FILE", type=click.Path(), help="Where the daemon logs to.")
 @click.option("--nonempty", is_flag=True, help="Mount over a folder that has something in it.")
+@click.option("--source", hidden=True)
 @click.option("--ready-fd", type=int, hidden=True)
 def mount(
-    mountpoint: str, where: Where, foreground: bool, log: str | None, nonempty: bool, ready_fd: int | None
+    mountpoint: str,
+    where: Where,
+    foreground: bool,
+    texts: tuple[str, ...],
+    owners: str | None,
+    log: str | None,
+    nonempty: bool,
+    source: str | None,
+    ready_fd: int | None,
 ) -> None:
     """Mount the journal at MOUNTPOINT, a folder that is made if it is missing.
 
@@ -54,23 +66,54 @@ def mount(
       ls users
       tail -F users/mia/dialogs/current.yaml
       mv users/mia/dialogs/current.yaml users/mia/dialogs/archived/
+
+    \b
+    OPTIONS are as in fstab(5), among them:
+      ro                       refuse every change
+      allow_other              let other system users in, as owners and modes say
+      uid=USER,gid=GROUP       whose everything is, by name or number
+      umask=027                permissions that nothing has; fmask, dmask: of files, of folders
+      owners=FILE              as --owners; likewise log=FILE, nonempty
+      archiveThreshold=500     and any other setting of the backend
     """
     from potofs.cli import mounting
+    from potofs.mount import options
 
+    chosen = options.parse(texts, owners=owners, log=log, nonempty=nonempty)
+    where = chosen.applied_to(where)
     if foreground or ready_fd is not None:
-        mounting.serve(mountpoint, where, log, nonempty, ready_fd)
+        mounting.serve(mountpoint, where, chosen, source, ready_fd)
     else:
-        mounting.start(mountpoint, where, log, nonempty)
+        mounting.start(mountpoint, where, chosen)
 
 
 @potofs.command()
-@click.argument("mountpoint", type=click.Path())
+@click.argument("mountpoint")
 @click.option("--lazy", is_flag=True, help="Take it away now, even if programs still have files open in it.")
 def umount(mountpoint: str, lazy: bool) -> None:
     """Unmount the journal at MOUNTPOINT, and wait until its daemon has ended."""
     from potofs.cli import mounting
 
     mounting.stop(mountpoint, lazy)
+
+
+@potofs.command()
+@click.option("--json", "as_json", is_flag=True, help="Print it as JSON, one list.")
+def mounts(as_json: bool) -> None:
+    """Print what is mounted here: where, on which backend, by which daemon, since when, and how busy it is.
+
+    \b
+    STATE is one of
+      ok       the mount answers
+      dead     its daemon was killed; potofs mount at the same place repairs it
+      hung     it does not answer in time
+      closed   it is another user's, who lets nobody in
+      failing  it answers with an error
+    What nobody tells this user, or what a mount does not know, is -.
+    """
+    from potofs.cli import listing
+
+    click.echo(listing.as_json() if as_json else listing.as_table())
 
 
 @potofs.command()

@@ -9,5 +9,7 @@ FAILED = 1
 REPAIRED = 3
 #: fsck: something is wrong.
 DAMAGED = 4
+#: The same where mount(8) has called, which knows 1 as a mistake in how it was called.
+MOUNT_FAILED = 32
 #: Ended by Ctrl-C.
 INTERRUPTED = 130

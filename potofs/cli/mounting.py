@@ -7,40 +7,52 @@ from potofs.cli.options import ENVIRONMENT_VARIABLE
 from potofs.config import Where
 from potofs.errors import DeadlineExceeded, PotofsError, reason
 from potofs.journal.journal import open_journal
-from potofs.mount import mountpoints, running, starting
+from potofs.mount import logs, mountpoints, owners, running, starting
 from potofs.mount.mountpoints import MountError
+from potofs.mount.options import MountOptions, check_allowed
 
 # How long a mount may take to answer once its daemon is ready, and a daemon to end (seconds).
 _ANSWER = 10.0
 _END = 30.0
 
 
-def start(mountpoint: str, where: Where, log: str | None, nonempty: bool) -> None:
-    """Leaves a daemon behind that serves the mount; raises PotofsError, OSError."""
-    path = _checked(mountpoint, where, nonempty)
-    log = os.path.abspath(log) if log else running.log_file(path)
-    arguments = ["mount", path, f"--log={log}", *(["--nonempty"] if nonempty else [])]
+def start(mountpoint: str, where: Where, options: MountOptions, source: str | None = None) -> None:
+    """Leaves a daemon behind that serves the mount; raises PotofsError, OSError.
+
+    `source` is what mount(8) shows, in ASCII and without commas, if not the backend's URL.
+    """
+    path = _checked(mountpoint, where, options)
+    log = options.log or running.log_file(path)
+    # Whole paths, for a daemon's own folder is the root.
+    arguments = ["mount", path, f"--log={log}"]
+    arguments += [f"-o{options.text}"] if options.text else []
+    arguments += [f"--owners={options.owners}"] if options.owners is not None else []
+    arguments += ["--nonempty"] if options.nonempty else []
+    arguments += [f"--source={source}"] if source is not None else []
     starting.start(arguments, log, {ENVIRONMENT_VARIABLE: where.url})
     if not mountpoints.wait_until_mounted(path, _ANSWER):
         raise MountError(f"{path} was mounted, but does not answer: see {log}")
 
 
-def serve(mountpoint: str, where: Where, log: str | None, nonempty: bool, ready_fd: int | None) -> None:
+def serve(
+    mountpoint: str, where: Where, options: MountOptions, source: str | None = None, ready_fd: int | None = None
+) -> None:
     """Serves the mount until it ends; raises PotofsError, OSError."""
     from potofs.mount import daemon
 
     ready, failed = starting.tell(ready_fd)
     try:
-        path = _checked(mountpoint, where, nonempty)
-        daemon.log_to(log)
+        path = _checked(mountpoint, where, options)
+        logs.log_to(options.log)
         os.makedirs(path, exist_ok=True)
-        with running.announced(path), open_journal(where) as journal:
+        permissions = owners.permissions(options)
+        with running.announced(path, str(where)), open_journal(where, create=not options.read_only) as journal:
 
             def on_ready() -> None:
                 logging.getLogger(__name__).info("%s is mounted at %s", where, path)
                 ready()
 
-            daemon.serve(journal, path, str(where), on_ready)
+            daemon.serve(daemon.Served(journal, path, source or str(where), options, permissions), on_ready)
     except (PotofsError, OSError) as error:
         failed(reason(error))
         raise
@@ -55,11 +67,13 @@ def stop(mountpoint: str, lazy: bool) -> None:
             raise DeadlineExceeded(f"{path} is unmounted, but its daemon has not ended after {_END:g} s")
 
 
-def _checked(mountpoint: str, where: Where, nonempty: bool) -> str:
+def _checked(mountpoint: str, where: Where, options: MountOptions) -> str:
     """The mountpoint's whole path, once all is known to be well that can be known without mounting."""
     mountpoints.check_system()
+    check_allowed(options)
+    owners.permissions(options)
     root = where.place if where.scheme == "file" else None
-    path = mountpoints.checked(mountpoint, root=root, nonempty=nonempty)
+    path = mountpoints.checked(mountpoint, root=root, nonempty=options.nonempty)
     # Made and reached before anything is mounted: a mount that cannot answer is worse than none.
-    open_journal(where).close()
+    open_journal(where, create=not options.read_only).close()
     return path

@@ -9,6 +9,7 @@ import logging
 import os
 import stat
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import TypeVar
 
@@ -22,7 +23,8 @@ from potofs.fuse.files import ConversationFile, DraftFile, OpenFile
 from potofs.fuse.finding import Finder
 from potofs.fuse.handles import DirectoryHandle, Handles
 from potofs.fuse.inodes import Inodes
-from potofs.fuse.workers import Workers
+from potofs.fuse.permissions import Owner, Permissions
+from potofs.fuse.workers import THREADS, Workers
 from potofs.names import NAME_MAX
 from potofs.tree import nodes
 from potofs.tree.attributes import Attributes, Entry
@@ -45,14 +47,15 @@ class Operations(pyfuse3.Operations):
     supports_dot_lookup = False
     enable_writeback_cache = False
 
-    def __init__(self, tree: Tree) -> None:
+    def __init__(self, tree: Tree, permissions: Permissions | None = None) -> None:
         super().__init__()
+        #: May be replaced in trio's thread; the kernel follows as soon as it asks for attributes again.
+        self.permissions = permissions or Permissions(Owner(os.getuid(), os.getgid()))
         self._tree = tree
         self._inodes = Inodes()
         self._handles = Handles()
         self._workers = Workers()
         self._finder = Finder(tree, self._inodes, self._handles)
-        self._uid, self._gid = os.getuid(), os.getgid()
 
     # Names and attributes
 
@@ -270,8 +273,9 @@ class Operations(pyfuse3.Operations):
 
     def close(self) -> None:
         """Sets aside what open handles have not finished; after the last request."""
-        for file in self._handles.files():
-            file.abandon()
+        # At once, for each may have to wait for a server that does not answer.
+        with ThreadPoolExecutor(THREADS) as threads:
+            list(threads.map(lambda file: file.abandon(), self._handles.files()))
         self._tree.close()
 
     async def _ask(self, node: Node, question: Callable[[], Result]) -> Result:
@@ -322,9 +326,13 @@ class Operations(pyfuse3.Operations):
     def _shown(self, node: Node, attributes: Attributes) -> EntryAttributes:
         answer = EntryAttributes()
         answer.st_ino = InodeT(attributes.inode)
-        answer.st_mode = ModeT(attributes.mode)
+        # A scratch file has what it was given.
+        mode, owner = attributes.mode, attributes.owner
+        if owner is None:
+            mode, owner = self.permissions.of(node, mode)
+        answer.st_mode = ModeT(mode)
         answer.st_nlink = 2 if node.kind.is_directory else 1
-        answer.st_uid, answer.st_gid = attributes.owner or (self._uid, self._gid)
+        answer.st_uid, answer.st_gid = owner
         answer.st_size = attributes.size
         answer.st_blksize = _BLOCK
         answer.st_blocks = (attributes.size + 511) // 512

@@ -16,8 +16,9 @@ from potofs.errors import WouldBlock
 
 Result = TypeVar("Result")
 
-# Threads for all, and for the requests of one user.
-_THREADS = 64
+#: Threads for all.
+THREADS = 64
+# For the requests of one user.
 _THREADS_OF_USER = 6
 
 
@@ -25,7 +26,7 @@ class Workers:
     """The worker threads of one mount."""
 
     def __init__(self) -> None:
-        self._all = trio.CapacityLimiter(_THREADS)
+        self._all = trio.CapacityLimiter(THREADS)
         # A user's limiter lives as long as a request that holds it.
         self._of_users: WeakValueDictionary[str, trio.CapacityLimiter] = WeakValueDictionary()
 

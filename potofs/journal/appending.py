@@ -14,7 +14,7 @@ from typing import Protocol
 
 from potofs.backends.base import Record
 from potofs.config import MAX_MESSAGE_BYTES
-from potofs.errors import InvalidMessage, MessageTooLarge, PotofsError, WouldBlock
+from potofs.errors import DeadlineExceeded, InvalidMessage, MessageTooLarge, PotofsError, Unreachable, WouldBlock
 from potofs.journal import admission, reading, stream
 
 log = logging.getLogger(__name__)
@@ -76,7 +76,11 @@ class Appender:
         except (PotofsError, OSError) as error:
             if not wait and not stream.says_nothing(self._waiting):
                 raise WouldBlock("setting aside what was waiting waits for the disk") from None
-            self._put_aside(self._waiting)
+            if isinstance(error, DeadlineExceeded | Unreachable):
+                # Not now: whoever writes would wait for a second deadline.
+                self._put_aside_later(self._waiting)
+            else:
+                self._put_aside(self._waiting)
             self._skip(self._waiting + data)
             self._skips_too_large = isinstance(error, MessageTooLarge)
             self._wait_for(b"")
@@ -99,7 +103,7 @@ class Appender:
 
     def close(self) -> None:
         """Sets aside what never became a message; raises OSError if even that cannot be."""
-        self._put_aside(self._waiting)
+        self._put_aside_later(self._waiting)
         self._wait_for(b"")
         while self._refused:
             self._set_aside(self._refused[0])
@@ -143,6 +147,10 @@ class Appender:
         last = data[_last_line(data.rstrip(b"\r\n")) :]
         # No marker's line is longer than this, but for blanks that nobody writes.
         self._skipped = None if stream.ends_in_marker(last) else data[_last_line(data) :][:64]
+
+    def _put_aside_later(self, data: bytes) -> None:
+        if not stream.says_nothing(data):
+            self._refused.append(data)
 
     def _put_aside(self, data: bytes) -> None:
         if stream.says_nothing(data):

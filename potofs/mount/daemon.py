@@ -2,76 +2,117 @@
 
 import logging
 import signal
-import sys
 from collections.abc import Callable
-from logging.handlers import RotatingFileHandler
+from typing import NamedTuple
 
 import pyfuse3
 import trio
 
+from potofs.errors import PotofsError, reason
 from potofs.fuse.operations import Operations
+from potofs.fuse.permissions import Permissions
 from potofs.journal.journal import DialogueJournal
-from potofs.mount import mountpoints
+from potofs.mount import mountpoints, owners
 from potofs.mount.mountpoints import MountError
+from potofs.mount.notify import Supervisor
+from potofs.mount.options import MountOptions
 from potofs.tree.tree import Tree
 
 log = logging.getLogger(__name__)
 
-_LOG_BYTES = 4 << 20
-_LOG_FILES = 3
+_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
-def serve(journal: DialogueJournal, mountpoint: str, source: str, on_ready: Callable[[], None]) -> None:
+class Served(NamedTuple):
+    """What a daemon serves, and where."""
+
+    journal: DialogueJournal
+    mountpoint: str
+    #: What mount(8) shows, in ASCII and without commas.
+    source: str
+    options: MountOptions
+    permissions: Permissions
+
+
+def serve(served: Served, on_ready: Callable[[], None]) -> None:
     """Mounts a journal and answers for it until it is unmounted, or a signal says that it is enough.
 
-    `source` is what mount(8) shows, in ASCII and without commas. `on_ready` is called once requests are answered.
-    Raises MountError.
+    `on_ready` is called once requests are answered. Raises MountError.
     """
-    operations = Operations(Tree(journal))
+    served.journal.backend.hurry()
+    operations = Operations(Tree(served.journal), served.permissions)
+    supervisor = Supervisor()
     options = {
         *pyfuse3.default_options,
-        f"fsname={source}",
+        f"fsname={served.source}",
         f"subtype={mountpoints.FILESYSTEM_TYPE.removeprefix('fuse.')}",
         # A daemon that is killed leaves no dead mount behind.
         "auto_unmount",
+        *served.options.kernel,
+        *(["allow_other"] if served.options.allow_other else []),
     }
     try:
-        pyfuse3.init(operations, mountpoint, options)
+        pyfuse3.init(operations, served.mountpoint, options)
     except RuntimeError as error:
-        raise MountError(f"{mountpoint} could not be mounted: {error}") from None
+        raise MountError(f"{served.mountpoint} could not be mounted: {error}") from None
     try:
-        trio.run(_answer, on_ready)
+        trio.run(_answer, served, operations, supervisor, on_ready)
     finally:
+        supervisor.stopping(f"ending the mount at {served.mountpoint}")
         operations.close()
         pyfuse3.close(unmount=True)
-        log.info("unmounted %s", mountpoint)
+        log.info("unmounted %s", served.mountpoint)
 
 
-async def _answer(on_ready: Callable[[], None]) -> None:
+async def _answer(served: Served, operations: Operations, supervisor: Supervisor, on_ready: Callable[[], None]) -> None:
+    status = f"{served.source} is mounted at {served.mountpoint}"
+
+    def tell() -> None:
+        on_ready()
+        supervisor.ready(status)
+
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(_end_on_signal)
-        nursery.start_soon(trio.to_thread.run_sync, on_ready)
+        nursery.start_soon(_obey_signals, served, operations, supervisor, status)
+        nursery.start_soon(trio.to_thread.run_sync, tell)
+        if supervisor.watchdog is not None:
+            nursery.start_soon(_show_life, supervisor, supervisor.watchdog)
         await pyfuse3.main()
         nursery.cancel_scope.cancel()
 
 
-async def _end_on_signal() -> None:
-    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
+async def _obey_signals(served: Served, operations: Operations, supervisor: Supervisor, status: str) -> None:
+    for ending in _SIGNALS:
+        # What is in force again when nobody listens any more: a second signal may not end it before all is set aside.
+        signal.signal(ending, lambda *_: None)
+    with trio.open_signal_receiver(*_SIGNALS) as signals:
         async for number in signals:
             if number == signal.SIGHUP:
-                log.info("SIGHUP: nothing to reload, every setting was given on the command line")
+                supervisor.reloading()
+                await _reload(served, operations)
+                supervisor.ready(status)
                 continue
             log.info("%s: unmounting", signal.Signals(number).name)
+            supervisor.stopping(f"unmounting {served.mountpoint}")
             pyfuse3.terminate()
             return
 
 
-def log_to(path: str | None) -> None:
-    """Sends the log to a file that is rotated, or to standard error."""
-    handler: logging.Handler
-    if path is None:
-        handler = logging.StreamHandler(sys.stderr)
+async def _reload(served: Served, operations: Operations) -> None:
+    """Reads the owner map again; one with a mistake changes nothing."""
+    if served.options.owners is None:
+        log.info("SIGHUP: nothing to reload, every setting was given on the command line")
+        return
+    try:
+        # In a thread: names of system users may be asked of a network.
+        operations.permissions = await trio.to_thread.run_sync(owners.permissions, served.options)
+    except (PotofsError, OSError) as error:
+        log.error("SIGHUP: the owner map stays as it was: %s", reason(error))
     else:
-        handler = RotatingFileHandler(path, maxBytes=_LOG_BYTES, backupCount=_LOG_FILES, encoding="utf-8")
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
-    logging.basicConfig(level=logging.INFO, handlers=[handler])
+        log.info("SIGHUP: the owner map %s is in force", served.options.owners)
+
+
+async def _show_life(supervisor: Supervisor, interval: float) -> None:
+    """From the thread that answers requests: if it is stuck, so is this."""
+    while True:
+        supervisor.alive()
+        await trio.sleep(interval)

@@ -1,14 +1,15 @@
 """What is mounted where, and whether a folder can take a mount: asked of the system, never remembered."""
 
-import errno
 import os
 import re
 import shutil
 import subprocess
 import time
+from contextlib import suppress
 from typing import NamedTuple
 
 from potofs.errors import ConfigError, NotFound, PotofsError
+from potofs.mount import asking
 
 # As many links in a row as the kernel follows.
 _LINKS = 40
@@ -21,8 +22,10 @@ class Mount(NamedTuple):
     """A line of /proc/self/mountinfo that is of ours."""
 
     mountpoint: str
-    #: The backend's URL.
+    #: The backend's URL, or what fstab says instead.
     source: str
+    #: The system user who mounted it.
+    uid: int
 
 
 class MountError(PotofsError):
@@ -36,9 +39,10 @@ def mounts() -> list[Mount]:
         for line in lines:
             # proc(5): the fields after " - " are type, source and options.
             before, _, after = line.partition(" - ")
-            kind, source, *_ = after.split(" ")
+            kind, source, *rest = after.split()
             if kind == FILESYSTEM_TYPE:
-                found.append(Mount(_unescaped(before.split(" ")[4]), _unescaped(source)))
+                uid = re.search(r"\buser_id=(\d+)", " ".join(rest))
+                found.append(Mount(_unescaped(before.split(" ")[4]), _unescaped(source), int(uid[1]) if uid else 0))
     return found
 
 
@@ -63,16 +67,6 @@ def absolute(mountpoint: str) -> str:
     return path
 
 
-def is_dead(mountpoint: str) -> bool:
-    """Whether a daemon was killed and has left a mount that nobody answers for."""
-    try:
-        # Unlike the folder's attributes, the kernel remembers this for no time at all.
-        os.statvfs(mountpoint)
-    except OSError as error:
-        return error.errno in (errno.ENOTCONN, errno.ECONNABORTED)
-    return False
-
-
 def checked(mountpoint: str, *, root: str | None, nonempty: bool) -> str:
     """Makes sure that a place can take a mount, and repairs a dead one there; makes no folder.
 
@@ -83,7 +77,10 @@ def checked(mountpoint: str, *, root: str | None, nonempty: bool) -> str:
         raise ConfigError("the mountpoint is empty: name a folder")
     path = absolute(mountpoint)
     if at(path) is not None:
-        if not is_dead(path):
+        (answer,) = asking.ask([path])
+        if answer is None:
+            raise MountError(f"{path} has a mount that does not answer: potofs umount --lazy {path} takes it away")
+        if answer.errno not in asking.GONE:
             raise MountError(f"{path} has a potofs mount already: potofs umount {path} ends it")
         unmount(path, lazy=True)
     if os.path.lexists(path) and not os.path.isdir(path):
@@ -135,8 +132,10 @@ def wait_until_mounted(mountpoint: str, timeout: float) -> bool:
     """Whether the mount at a place answers within so many seconds."""
     deadline = time.monotonic() + timeout
     while time.monotonic() < deadline:
-        if at(mountpoint) is not None and os.path.isdir(os.path.join(mountpoint, "users")):
-            return True
+        # Its own attributes, which anybody may ask for: what is in it may be another's.
+        with suppress(OSError):
+            if at(mountpoint) is not None and os.stat(mountpoint):
+                return True
         time.sleep(0.005)
     return False
 

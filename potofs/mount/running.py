@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from hashlib import blake2b
+from typing import BinaryIO, NamedTuple
 from urllib.parse import quote
 
 import platformdirs
@@ -47,13 +48,13 @@ def log_file(mountpoint: str) -> str:
 
 
 @contextmanager
-def announced(mountpoint: str) -> Iterator[None]:
-    """Says for as long as it lasts that this process serves a mountpoint."""
+def announced(mountpoint: str, backend: str) -> Iterator[None]:
+    """Says for as long as it lasts that this process serves a mountpoint, and from which backend."""
     path = word_of(mountpoint)
     descriptor = _locked(path)
     try:
         os.ftruncate(descriptor, 0)
-        os.write(descriptor, f"{os.getpid()}\n".encode())
+        os.write(descriptor, f"{os.getpid()}\n{backend}\n".encode())
         yield
     finally:
         if _is_at(path, descriptor):
@@ -106,20 +107,47 @@ def watched(mountpoint: str) -> Iterator[Callable[[float], bool]]:
         os.close(process)
 
 
+class Daemon(NamedTuple):
+    """A daemon that runs."""
+
+    pid: int
+    #: The backend's URL without a password.
+    backend: str
+    #: When it began (seconds since 1970).
+    since: float
+
+
+def daemon_of(mountpoint: str, uid: int) -> Daemon | None:
+    """The daemon of a system user that serves a mountpoint; None if there is none that this user may know of."""
+    directory = runtime_directory() if uid == os.geteuid() else f"/run/user/{uid}/potofs"
+    with suppress(OSError), open(os.path.join(directory, _file_name(mountpoint)), "rb") as file:
+        if _is_locked(file):
+            pid, _, backend = file.read().decode(errors="replace").partition("\n")
+            with suppress(ValueError):
+                return Daemon(int(pid), backend.strip(), os.fstat(file.fileno()).st_mtime)
+    return None
+
+
 def _process_of(mountpoint: str) -> int | None:
     """A descriptor of the process, not its number, which may be another's a moment later."""
     try:
         with open(word_of(mountpoint), "rb") as file:
-            process = os.pidfd_open(int(file.read()))
-            try:
-                # Only while the lock is held is this its number: what a killed daemon wrote means nothing.
-                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-            except BlockingIOError:
+            process = os.pidfd_open(int(file.readline()))
+            # Only while the lock is held is this its number: what a killed daemon wrote means nothing.
+            if _is_locked(file):
                 return process
             os.close(process)
     except (FileNotFoundError, ProcessLookupError, ValueError):
         pass
     return None
+
+
+def _is_locked(file: BinaryIO) -> bool:
+    try:
+        fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    return False
 
 
 def word_of(mountpoint: str) -> str:

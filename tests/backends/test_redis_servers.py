@@ -5,6 +5,7 @@ import itertools
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -75,6 +76,51 @@ def test_a_server_that_hangs_is_given_up_at_the_deadline_and_used_again_when_it_
     # The append that nobody waited for may have been done since; trying again stores it once.
     backend.append("mia", records(1, 2))
     assert stored(backend, "mia") == joined(records(0, 2))
+
+
+def test_for_a_mount_a_server_that_answered_nobody_is_waited_for_once_and_asked_as_soon_as_it_goes_on(
+    server_with: Callable[..., Server], on: Callable[..., RedisBackend]
+) -> None:
+    server = server_with()
+    backend = on(server, timeoutMs="1000")
+    backend.hurry()
+    backend.prepare(create=True)
+    backend.append("mia", records(0, 1))
+    server.signal(signal.SIGSTOP)
+    with pytest.raises(DeadlineExceeded, match=r"did not answer within 1 s$"):
+        backend.stat("mia")
+    begun = time.monotonic()
+    for attempt in ATTEMPTS.values():
+        with pytest.raises(DeadlineExceeded, match=r"did not answer within 1 s a moment ago"):
+            attempt(backend)
+    assert time.monotonic() - begun < 0.9
+    server.signal(signal.SIGCONT)
+    backend.append("mia", records(1, 2))
+    name = backend.set_aside("mia", b"half")
+    assert [found.name for found in backend.set_asides("mia")] == [name]
+    assert stored(backend, "mia") == joined(records(0, 2))
+    assert list(backend.check(None, repair=False)) == []
+
+
+def test_one_slow_answer_among_others_keeps_nobody_from_being_asked(
+    server_with: Callable[..., Server], on: Callable[..., RedisBackend]
+) -> None:
+    """A connection that hangs is no server that hangs."""
+    backend = on(server_with(), timeoutMs="300")
+    backend.hurry()
+    backend.prepare(create=True)
+    backend.append("mia", records(0, 1))
+    begun = time.monotonic()
+
+    def wait_in_vain() -> None:
+        with pytest.raises(DeadlineExceeded):
+            backend._link.command("BLPOP", "nothing", 10)
+
+    slow = threading.Thread(target=wait_in_vain)
+    slow.start()
+    while time.monotonic() - begun < 0.6:
+        backend.stat("mia")
+    slow.join()
 
 
 def test_a_server_that_is_down_is_unreachable_and_found_again_when_it_is_up(

@@ -11,7 +11,7 @@ from potofs import __version__
 from tests.mounts import potofs, shell
 
 NOW = r'"20\d\d-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z"'
-COMMANDS = ("append", "fsck", "import", "mount", "show", "umount", "users")
+COMMANDS = ("append", "fsck", "import", "mount", "mounts", "show", "umount", "users")
 
 
 def succeeded(*arguments: str | Path, stdin: str | bytes | None = None, cwd: Path | None = None) -> str:

@@ -1,10 +1,12 @@
 """A mount's life: begun, killed, repaired, refused, ended."""
 
 import errno
+import logging
 import os
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -12,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from potofs import ChatMessage, DialogueJournal
+from potofs.mount import logs
 from tests.mounts import Mount, is_mounted, mounted, potofs, processes_of, wait_until
 
 #: What the kernel says of a mount whose daemon is gone.
@@ -197,6 +200,56 @@ def test_a_signal_unmounts_and_sets_aside_what_was_not_finished(
     assert (root / "users/mia/dialogs/current.yaml").read_text() == message(1)
     (kept,) = (root / "users/mia/dialogs/rejected").iterdir()
     assert kept.read_bytes() == b"role: user\ncontent: unfinished"
+
+
+def test_a_signal_ends_it_while_writers_are_at_work_and_what_was_acknowledged_is_there(
+    mount: Mount, journal: DialogueJournal
+) -> None:
+    mount.expect_warning("are kept in rejected/")
+    users = [f"user{number}" for number in range(4)]
+    acknowledged: dict[str, int] = {}
+
+    def write(user: str) -> None:
+        (mount.users / user).mkdir()
+        with opened_to_append(mount.current(user)) as held, suppress(OSError):
+            for number in range(1_000_000):
+                # In two pieces: one waits in the daemon for the other.
+                os.write(held, b"role: user\ncontent: |-\n")
+                os.write(held, f'  number {number}\ntimestamp: "2024-01-15T10:30:00.000Z"\n---\n'.encode())
+                acknowledged[user] = number + 1
+
+    writers = [threading.Thread(target=write, args=(user,)) for user in users]
+    for writer in writers:
+        writer.start()
+    wait_until(lambda: len(acknowledged) == 4 and min(acknowledged.values()) > 20, "all have written something")
+    os.kill(mount.daemon, signal.SIGTERM)
+    for writer in writers:
+        writer.join()
+    wait_until(lambda: not processes_of(mount.path), "the daemon has ended")
+    assert not is_mounted(mount.path)
+    for user in users:
+        archives = sorted(archive.name for archive in journal.backend.archives(user))
+        found = [
+            message.content
+            for archive in (*archives, None)
+            for message in journal.read_conversation(user, archive)
+            if isinstance(message, ChatMessage)
+        ]
+        # One more may have been stored whose writer was not told.
+        assert len(found) in (acknowledged[user], acknowledged[user] + 1)
+        assert sorted(found) == sorted(f"number {number}" for number in range(len(found)))
+    assert list(journal.fsck()) == []
+
+
+def test_a_log_is_rotated_before_it_is_too_large(tmp_path: Path) -> None:
+    handler = logs.handler_for(str(tmp_path / "log"))
+    record = logging.LogRecord("potofs", logging.INFO, "", 0, "x" * 60_000, None, None)
+    for _ in range(400):
+        handler.emit(record)
+    handler.close()
+    sizes = {path.name: path.stat().st_size for path in tmp_path.iterdir()}
+    assert sorted(sizes) == ["log", "log.1", "log.2", "log.3"]
+    assert max(sizes.values()) <= 4 << 20
 
 
 def test_sighup_changes_nothing(mount: Mount) -> None:

@@ -101,6 +101,9 @@ class RedisBackend(Backend):
             raise ConfigError(f"{self._where}: the journal has the format {int(found)}, which needs another potofs")
         health.warn(self._link, str(self._where))
 
+    def hurry(self) -> None:
+        self._link.hurries = True
+
     # Users
 
     def users(self) -> Iterator[str]:
@@ -294,7 +297,9 @@ class RedisBackend(Backend):
     def set_aside(self, user: str, data: bytes, name: str | None = None, *, mtime_ns: int | None = None) -> str:
         if name is None:
             base = times.compact(time.time_ns())
-            return named(self._copies.put("aside", user, base, data, mtime_ns, NO_FIGURES))
+            # Whoever wrote it may be gone: nobody waits, and nobody would try again.
+            with self._link.insisting():
+                return named(self._copies.put("aside", user, base, data, mtime_ns, NO_FIGURES))
         try:
             with explained(exists=lambda: taken_aside(user, name)):
                 return named(self._copies.put("named aside", user, spelled(name), data, mtime_ns, NO_FIGURES))

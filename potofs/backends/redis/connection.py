@@ -8,7 +8,8 @@ typed loosely; what it returns is Any within this file and in the lines that tak
 import itertools
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import redis
@@ -33,6 +34,12 @@ _CONNECTIONS = 256
 _PAUSES = (0.0, 0.05, 0.2)
 # While waiting for a server to become ready (seconds).
 _PATIENCE = 0.05
+# How long a server that has just answered nobody until a deadline may take to answer a PING (part of a deadline).
+_GLANCE = 1 / 20
+
+
+class Silent(DeadlineExceeded):
+    """The server answered nobody until a moment ago, nor a PING now, so it was not asked: nothing was sent."""
 
 
 class Link:
@@ -52,27 +59,68 @@ class Link:
         self._type_of = type_of
         self._guard = threading.Lock()
         self._client: Any = None
+        # For a look whether a server answers again; with little patience.
+        self._glancing: Any = None
+        #: Whether Silent is raised.
+        self.hurries = False
+        # When a server answered last, and when all had been silent for a whole deadline (seconds, monotonic).
+        self._answered = self._silent = 0.0
+        self._thread = threading.local()
 
     def run(self, do: Callable[[Any], Result]) -> Result:
         """What a function makes of a redis-py client; called again, within the deadline, if the connection was cut.
 
-        So it has to do the same when it is done twice.
+        So it has to do the same when it is done twice. If it `hurries`, and this thread is not `insisting`, raises
+        Silent soon where others have just waited in vain.
         """
-        deadline = time.monotonic() + self.timeout
+        begun = time.monotonic()
+        deadline = begun + self.timeout
+        # For a deadline at most: to answer a PING so soon may be more than it can.
+        is_silent = self._answered < self._silent and begun < self._silent + self.timeout
+        if self.hurries and is_silent and not getattr(self._thread, "insists", False) and not self._answers_again():
+            raise Silent(f"{self._server} did not answer within {self.timeout:g} s a moment ago")
         for attempt in itertools.count():
             try:
-                return do(self._connected())
+                result = do(self._connected())
             except failures.THEIRS as error:
                 if failures.passes(error, fails_over=self._fails_over):
                     pause = _PATIENCE
                 elif failures.is_cut(error) and attempt < len(_PAUSES):
                     pause = _PAUSES[attempt]
                 else:
-                    raise failures.translated(error, self._server, self.timeout) from None
-                if time.monotonic() + pause > deadline:
+                    pause = None
+                now = time.monotonic()
+                if pause is None or now + pause > deadline:
+                    # A cluster may have one node that hangs, and others that have just not been asked.
+                    if now >= deadline and self._answered < begun and self._address.kind != "cluster":
+                        self._silent = now
                     raise failures.translated(error, self._server, self.timeout) from None
                 time.sleep(pause)
+            else:
+                self._answered = time.monotonic()
+                return result
         raise AssertionError("it counts for ever")
+
+    def _answers_again(self) -> bool:
+        with self._guard:
+            if self._glancing is None:
+                self._glancing = _client(self._address, self.timeout * _GLANCE)
+        try:
+            self._glancing.ping()
+        except failures.THEIRS:
+            return False
+        self._answered = time.monotonic()
+        return True
+
+    @contextmanager
+    def insisting(self) -> Iterator[None]:
+        """What this thread does meanwhile is tried until its own deadline, whatever others have met."""
+        before = getattr(self._thread, "insists", False)
+        self._thread.insists = True
+        try:
+            yield
+        finally:
+            self._thread.insists = before
 
     def command(self, *arguments: Argument) -> Any:
         """The answer to one command that may be repeated: one that reads, or that leaves the same when done twice."""
@@ -191,8 +239,9 @@ class Link:
 
     def close(self) -> None:
         """Ends the connections."""
-        client, self._client = self._client, None
-        if client is not None:
+        clients = (self._client, self._glancing)
+        self._client = self._glancing = None
+        for client in filter(None, clients):
             client.close()
 
 

@@ -10,7 +10,7 @@ from contextlib import contextmanager, suppress
 
 from potofs.backends.base import Stat
 from potofs.backends.redis.changes import Changes, Figures, Refusal, Seen, text_of
-from potofs.backends.redis.connection import Argument, Link
+from potofs.backends.redis.connection import Argument, Link, Silent
 from potofs.backends.redis.keys import SHARDS, Keys, nobody, shard_of_user
 from potofs.backends.redis.reading import read_bytes
 from potofs.backends.redis.wording import too_large
@@ -99,6 +99,7 @@ class Copies:
         if len(data) > _LARGEST:
             raise too_large(user)
         key = self._keys.staged(shard_of_user(user), os.urandom(12).hex())
+        is_sent = False
         try:
             if not data:
                 # So that there is something to be taken.
@@ -106,11 +107,14 @@ class Copies:
             for offset in range(0, len(data), _PIECE):
                 # Not APPEND: done twice, this leaves the same.
                 self._link.command("SETRANGE", key, offset, data[offset : offset + _PIECE])
+                is_sent = True
             yield key
         except BaseException as error:
             # If the change is done, whoever is told, they are not under this key any more.
-            with suppress(OSError, PotofsError):
-                self._link.command("UNLINK", key)
+            if is_sent or not isinstance(error, Silent):
+                # Also if that is a second deadline: what is sent may be done once the server goes on.
+                with suppress(OSError, PotofsError), self._link.insisting():
+                    self._link.command("UNLINK", key)
             if isinstance(error, Refusal) and error.reason == "missing":
                 raise Unreachable(f"{self._server}: another master has taken over while this was stored") from None
             raise

@@ -1,0 +1,45 @@
+"""What stands in the first column of fstab: where the journal is, in one word that everybody may read."""
+
+import os
+import re
+
+from potofs import config
+from potofs.config import Where
+from potofs.errors import ConfigError, PotofsError
+
+_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:")
+# More than any URL has (bytes).
+_MOST = 1 << 16
+
+
+def where_of(source: str) -> Where:
+    """The backend that a source means: a URL, a journal's folder, or a file in which the URL stands.
+
+    The last is for a URL with a password, as fstab and lists of processes are read by everybody. Its first line that is
+    not empty and no comment (#) counts. Raises ConfigError, OSError.
+    """
+    if _URL.match(source):
+        return config.parse(source)
+    if not source:
+        raise ConfigError("the source is empty: name a folder, a backend URL, or a file that holds one")
+    if os.path.isdir(source):
+        return config.root(source)
+    if not os.path.isfile(source):
+        # Not made: here a slip of the pen would be a new and empty journal.
+        raise ConfigError(
+            f"{source}: there is no such folder: make it (mkdir -p), or name a backend URL or a file that holds one"
+        )
+    with open(source, "rb") as file:
+        lines = (line.strip() for line in file.read(_MOST).decode(errors="replace").splitlines())
+    url = next((line for line in lines if line and not line.startswith("#")), "")
+    try:
+        return config.parse(url)
+    except PotofsError:
+        # Without what stands there: it may be a secret that is only spelled wrong.
+        raise ConfigError(f"{source}: its first line is no backend URL: write one like redis://host:6379/0") from None
+
+
+def shown(source: str, where: Where) -> str:
+    """What mount(8) shows: as it was given, by which `mount -a` knows it again, or the URL without its password."""
+    is_plain = source.isascii() and source.isprintable() and not set(source) & set(",\\ ")
+    return source if is_plain and not ("@" in source and _URL.match(source)) else str(where)

@@ -1,0 +1,232 @@
+"""A Redis that hangs: every call on the mount is answered within its deadline, and all is well once it goes on."""
+
+import errno
+import os
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from tests import redis_servers
+from tests.mounts import Mount, is_mounted, processes_of, wait_until
+
+#: What a call may take (seconds), and what the machine may add to that.
+DEADLINE = 1.0
+SOME = 1.5
+RECORD = 'role: user\ncontent: number {0}\ntimestamp: "2024-01-15T10:30:{0:02d}.000Z"\n---\n'
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[redis_servers.Server]:
+    server = redis_servers.Server(tmp_path / "redis")
+    yield server
+    server.kill()
+
+
+@pytest.fixture
+def mount(server: redis_servers.Server, mount_at: Callable[..., Mount]) -> Mount:
+    mount = mount_at(f"redis://{server.place}?timeoutMs={DEADLINE * 1000:.0f}")
+    mount.expect_warning(".")
+    for user in ("mia", "noah"):
+        (mount.users / user).mkdir()
+        with mount.current(user).open("a") as file:
+            file.write(RECORD.format(0))
+        mount.current(user).rename(mount.archived(user) / "old.yaml")
+        with mount.current(user).open("a") as file:
+            file.write(RECORD.format(1))
+    return mount
+
+
+class Hanging:
+    """A server that hangs as long as it lasts."""
+
+    def __init__(self, server: redis_servers.Server) -> None:
+        self._server = server
+
+    def __enter__(self) -> None:
+        self._server.signal(signal.SIGSTOP)
+
+    def __exit__(self, *_: object) -> None:
+        self._server.signal(signal.SIGCONT)
+
+
+class Opened:
+    """Files that were opened before it hung."""
+
+    def __init__(self, mount: Mount) -> None:
+        self.appending = os.open(mount.current("mia"), os.O_WRONLY | os.O_APPEND)
+        self.unfinished = os.open(mount.current("mia"), os.O_WRONLY | os.O_APPEND)
+        os.write(self.unfinished, RECORD.format(2).removesuffix("---\n").encode())
+        self.reading = os.open(mount.current("mia"), os.O_RDONLY)
+        self.folder = os.open(mount.users, os.O_RDONLY)
+
+    def close(self) -> None:
+        for descriptor in vars(self).values():
+            with suppress(OSError):
+                os.close(descriptor)
+
+
+#: Each call, given the mount and what was opened before.
+CALLS: dict[str, Callable[[Mount, Opened], object]] = {
+    "stat of a conversation": lambda mount, _: mount.current("mia").stat(),
+    "stat of a user": lambda mount, _: (mount.users / "zoe").stat(),
+    "ls of all users": lambda mount, _: os.listdir(mount.users),
+    "ls of archives": lambda mount, _: os.listdir(mount.archived("mia")),
+    "open to read": lambda mount, _: mount.current("mia").read_bytes(),
+    "open to append": lambda mount, _: os.open(mount.current("mia"), os.O_WRONLY | os.O_APPEND),
+    "a whole record": lambda _, opened: os.write(opened.appending, RECORD.format(3).encode()),
+    "the rest of a record": lambda _, opened: os.write(opened.unfinished, b"---\n"),
+    "close with a message waiting": lambda _, opened: os.close(os.dup(opened.unfinished)),
+    "fsync": lambda _, opened: os.fsync(opened.appending),
+    "fstat": lambda _, opened: os.fstat(opened.reading),
+    "read": lambda _, opened: os.pread(opened.reading, 10, 0),
+    "readdir of what was opened": lambda _, opened: os.listdir(opened.folder),
+    "mv into archived": lambda mount, _: mount.current("mia").rename(mount.archived("mia") / "new.yaml"),
+    "mkdir": lambda mount, _: (mount.users / "zoe").mkdir(),
+    "touch": lambda mount, _: os.utime(mount.current("mia")),
+    "rm": lambda mount, _: mount.current("mia").unlink(),
+    "metadata.yaml": lambda mount, _: (mount.users / "mia/metadata.yaml").read_bytes(),
+    "df": lambda mount, _: os.statvfs(mount.path),
+}
+
+
+def answer_of(call: Callable[[], object]) -> tuple[str, float]:
+    """What came of a call, and after how long (seconds)."""
+    begun = time.monotonic()
+    try:
+        call()
+        answer = "done"
+    except OSError as error:
+        answer = errno.errorcode[error.errno or 0]
+    return answer, time.monotonic() - begun
+
+
+def test_every_call_is_answered_within_the_deadline_and_all_is_well_afterwards(
+    mount: Mount, server: redis_servers.Server
+) -> None:
+    opened = {what: Opened(mount) for what in CALLS}
+    before = {user: mount.current(user).read_text() for user in ("mia", "noah")}
+    with Hanging(server):
+        answers = {what: answer_of(partial(call, mount, opened[what])) for what, call in CALLS.items()}
+    assert {what: waited for what, (_, waited) in answers.items() if waited > DEADLINE + SOME} == {}
+    assert {what for what, (answer, _) in answers.items() if answer != "ETIMEDOUT"} == {"fsync"}
+    wait_until(lambda: answer_of(mount.current("noah").read_bytes)[0] == "done", "the server answers again")
+    for user, text in before.items():
+        # A timeout says nothing about what was done; but what is there is whole, and nothing of it is lost.
+        conversations = [*mount.archived(user).glob("[!o]*.yaml"), mount.current(user)]
+        assert "".join(path.read_text() for path in conversations if path.exists()).startswith(text)
+    for one in opened.values():
+        one.close()
+    wait_until((mount.dialogs("mia") / "rejected").is_dir, "what was not finished is set aside")
+    number = iter(range(10, 60))
+    for user in ("mia", "noah"):
+        with mount.current(user).open("a") as file:
+            file.write(RECORD.format(next(number)))
+        mount.current(user).rename(mount.archived(user) / "after.yaml")
+
+
+def test_a_call_alone_is_answered_within_the_deadline(mount: Mount, server: redis_servers.Server) -> None:
+    """Those that the kernel or the daemon makes several of: each is the first that meets the hanging server."""
+    for what in ("stat of a conversation", "the rest of a record", "mv into archived", "metadata.yaml", "open to read"):
+        opened = Opened(mount)
+        with Hanging(server):
+            answer, waited = answer_of(partial(CALLS[what], mount, opened))
+        assert (answer, waited < DEADLINE + SOME) == ("ETIMEDOUT", True), (what, waited)
+        wait_until(lambda: answer_of(mount.current("noah").read_bytes)[0] == "done", "the server answers again")
+        opened.close()
+        with mount.current("mia").open("a") as file:
+            file.write(RECORD.format(50))
+
+
+def test_many_who_wait_for_the_same_file_do_not_wait_for_one_another(
+    mount: Mount, server: redis_servers.Server
+) -> None:
+    """The kernel lets one append to a file at a time, and the daemon has few threads for each user."""
+    descriptors = [os.open(mount.current("mia"), os.O_WRONLY | os.O_APPEND) for _ in range(20)]
+    waits: list[tuple[str, float]] = []
+
+    def append(descriptor: int, number: int) -> None:
+        waits.append(answer_of(lambda: os.write(descriptor, RECORD.format(number).encode())))
+
+    try:
+        with Hanging(server):
+            threads = [
+                threading.Thread(target=append, args=(descriptor, 20 + number))
+                for number, descriptor in enumerate(descriptors)
+            ]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+        assert {answer for answer, _ in waits} == {"ETIMEDOUT"}
+        assert max(waited for _, waited in waits) < 2 * DEADLINE + SOME
+        wait_until(
+            lambda: answer_of(lambda: os.write(descriptors[0], RECORD.format(50).encode()))[0] == "done",
+            "the server answers again",
+        )
+    finally:
+        for descriptor in descriptors:
+            os.close(descriptor)
+
+
+@pytest.mark.parametrize("end", ["SIGTERM", "umount"])
+def test_the_daemon_ends_although_the_server_hangs(mount: Mount, server: redis_servers.Server, end: str) -> None:
+    opened = [Opened(mount) for _ in range(10)] if end == "SIGTERM" else []
+    try:
+        daemon = mount.daemon
+        with Hanging(server):
+            begun = time.monotonic()
+            if end == "SIGTERM":
+                os.kill(daemon, signal.SIGTERM)
+            else:
+                done = subprocess.run(["umount", mount.path], capture_output=True, text=True, check=False)
+                assert (done.returncode, done.stderr) == (0, "")
+            wait_until(lambda: not processes_of(mount.path), "the daemon has ended", 10)
+            # What is set aside takes two steps, each with its deadline, whatever the number of files.
+            assert time.monotonic() - begun < 2 * DEADLINE + SOME
+            assert not is_mounted(mount.path)
+    finally:
+        for one in opened:
+            one.close()
+
+
+def test_a_second_signal_does_not_end_it_before_all_is_set_aside(mount: Mount, server: redis_servers.Server) -> None:
+    opened = Opened(mount)
+    try:
+        daemon = mount.daemon
+        with Hanging(server):
+            # Something is under way that ends with its deadline.
+            reader = threading.Thread(target=answer_of, args=(mount.current("noah").read_bytes,))
+            reader.start()
+            for number in (signal.SIGTERM, signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+                os.kill(daemon, number)
+                wait_until(lambda: "SIGTERM: unmounting" in mount.log.read_text(), "it has heard the first")
+            reader.join()
+            os.kill(daemon, signal.SIGTERM)
+        wait_until(lambda: not processes_of(mount.path), "the daemon has ended")
+    finally:
+        opened.close()
+    assert "are kept in rejected/" in mount.log.read_text()
+
+
+def test_what_nobody_waits_for_is_set_aside_by_a_server_that_goes_on_in_time(
+    mount: Mount, server: redis_servers.Server
+) -> None:
+    """Also by one that others were just not answered by."""
+    descriptor = os.open(mount.current("mia"), os.O_WRONLY | os.O_APPEND)
+    os.write(descriptor, b"role: user")
+    with Hanging(server):
+        assert answer_of(mount.current("noah").read_bytes)[0] == "ETIMEDOUT"
+        assert answer_of(mount.current("noah").read_bytes)[0] == "ETIMEDOUT"
+        # Its error goes nowhere, and its descriptor is gone.
+        answer_of(lambda: os.close(descriptor))
+    wait_until(lambda: answer_of(mount.current("noah").read_bytes)[0] == "done", "the server answers again")
+    wait_until(lambda: answer_of(lambda: os.listdir(mount.dialogs("mia") / "rejected"))[0] == "done", "it is set aside")
+    (kept,) = (mount.dialogs("mia") / "rejected").iterdir()
+    assert kept.read_bytes() == b"role: user"
