@@ -30,6 +30,11 @@ class Inodes:
         except KeyError:
             raise Stale(f"inode {inode} is unknown") from None
 
+    def nodes(self) -> list[Node]:
+        """All entries that the kernel was told of and has not forgotten; in any thread."""
+        # A copy in one step, which trio's thread cannot come between.
+        return list(self._nodes.copy().values())
+
     def remember(self, inode: int, node: Node) -> None:
         """The kernel is told of an entry once more; it may have moved since the last time."""
         self._nodes[inode] = node

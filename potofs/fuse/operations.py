@@ -20,6 +20,7 @@ from potofs.fuse import intent, setting
 from potofs.fuse.errnos import answered
 from potofs.fuse.files import ConversationFile, DraftFile, OpenFile
 from potofs.fuse.finding import Finder
+from potofs.fuse.freshness import REMEMBERED, Freshness
 from potofs.fuse.handles import DirectoryHandle, Handles
 from potofs.fuse.inodes import Inodes
 from potofs.fuse.workers import Workers
@@ -34,8 +35,6 @@ Result = TypeVar("Result")
 
 log = logging.getLogger(__name__)
 
-# How long the kernel may remember directories and archives, names and attributes (seconds).
-_REMEMBERED = 1.0
 _BLOCK = 4096
 
 
@@ -52,6 +51,8 @@ class Operations(pyfuse3.Operations):
         self._handles = Handles()
         self._workers = Workers()
         self._finder = Finder(tree, self._inodes, self._handles)
+        #: To be opened once it is mounted.
+        self.freshness = Freshness(tree, self._inodes)
         self._uid, self._gid = os.getuid(), os.getgid()
 
     # Names and attributes
@@ -332,5 +333,5 @@ class Operations(pyfuse3.Operations):
         answer.st_ctime_ns = attributes.ctime_ns
         # Nor is what a copy is being made of: the time of one folder is set, and others have it, too.
         remembered = not (node.kind.is_fresh or self._tree.is_just_made(node))
-        answer.entry_timeout = answer.attr_timeout = _REMEMBERED if remembered else 0.0
+        answer.entry_timeout = answer.attr_timeout = REMEMBERED if remembered else 0.0
         return answer

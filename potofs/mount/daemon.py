@@ -40,28 +40,32 @@ def serve(journal: DialogueJournal, mountpoint: str, source: str, on_ready: Call
     except RuntimeError as error:
         raise MountError(f"{mountpoint} could not be mounted: {error}") from None
     try:
-        trio.run(_answer, on_ready)
+        operations.freshness.open()
+        trio.run(_answer, operations, on_ready)
     finally:
+        operations.freshness.close()
         operations.close()
         pyfuse3.close(unmount=True)
         log.info("unmounted %s", mountpoint)
 
 
-async def _answer(on_ready: Callable[[], None]) -> None:
+async def _answer(operations: Operations, on_ready: Callable[[], None]) -> None:
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(_end_on_signal)
+        nursery.start_soon(_end_on_signal, operations)
         nursery.start_soon(trio.to_thread.run_sync, on_ready)
         await pyfuse3.main()
         nursery.cancel_scope.cancel()
 
 
-async def _end_on_signal() -> None:
+async def _end_on_signal(operations: Operations) -> None:
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
         async for number in signals:
             if number == signal.SIGHUP:
                 log.info("SIGHUP: nothing to reload, every setting was given on the command line")
                 continue
             log.info("%s: unmounting", signal.Signals(number).name)
+            # Before requests stop being answered, which the kernel may have it wait for.
+            await trio.to_thread.run_sync(operations.freshness.close)
             pyfuse3.terminate()
             return
 

@@ -52,7 +52,8 @@ class Kind(Enum):
 
 
 _DIRECTORIES: Final = frozenset({Kind.ROOT, Kind.USERS, Kind.USER, Kind.DIALOGS, Kind.ARCHIVED, Kind.REJECTED})
-_FRESH: Final = frozenset({Kind.CURRENT, Kind.METADATA, Kind.SCRATCH})
+# rejected/ is there only while there is something in it.
+_FRESH: Final = frozenset({Kind.CURRENT, Kind.METADATA, Kind.SCRATCH, Kind.REJECTED})
 
 
 class Node(NamedTuple):
