@@ -311,9 +311,9 @@ class Operations(pyfuse3.Operations):
         )
 
     def _opened(self, file: OpenFile) -> FileInfo:
-        # What may grow, or is made for this one reader, is read past the kernel's cache.
-        fresh = file.node.kind.is_fresh or isinstance(file, DraftFile)
-        return FileInfo(fh=FileHandleT(self._handles.add(file)), direct_io=fresh, keep_cache=not fresh)
+        # Read past the kernel's cache, archives too: one that is restored grows, and behind what the kernel has in its
+        # pages it would show zeros for a moment.
+        return FileInfo(fh=FileHandleT(self._handles.add(file)), direct_io=True, keep_cache=False)
 
     def _told(self, entry: Entry) -> EntryAttributes:
         """An entry as the kernel is told of it, which counts as a lookup."""

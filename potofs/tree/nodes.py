@@ -47,7 +47,7 @@ class Kind(Enum):
 
     @property
     def is_fresh(self) -> bool:
-        """Whether the kernel may not remember its name, attributes and contents."""
+        """Whether the kernel may not remember its name and attributes."""
         return self in _FRESH
 
 

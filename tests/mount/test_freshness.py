@@ -4,6 +4,7 @@ import mmap
 import os
 import statistics
 import subprocess
+import threading
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
@@ -26,6 +27,12 @@ def record(number: int) -> bytes:
     text = "".join(f"  line {line} of {number}\n" for line in range(300 if number % 3 == 0 else 1))
     timestamp = f"2024-01-15T10:{number // 60:02d}:{number % 60:02d}.000Z"
     return f"role: user\ncontent: |\n{text}timestamp: {timestamp}\n---\n".encode()
+
+
+def short(number: int) -> bytes:
+    """One that several of fit into a page of memory."""
+    timestamp = f"2024-01-15T{11 + number // 3600}:{number // 60 % 60:02d}:{number % 60:02d}.000Z"
+    return f"role: user\ncontent: number {number}\ntimestamp: {timestamp}\n---\n".encode()
 
 
 def said(first: int, last: int) -> bytes:
@@ -214,6 +221,37 @@ def test_an_archive_that_is_restored_and_gone_on_with_is_never_read_as_it_was(pl
         assert place.current.read_bytes() == said(0, number + 1)
         place.archive(f"again {number}")
         assert (place.archived / f"again {number}.yaml").read_bytes() == said(0, number + 1)
+
+
+@pytest.mark.parametrize("pair", [(on_files, Library)], indirect=True)
+def test_whoever_has_an_archive_open_reads_no_byte_that_nobody_wrote_while_it_is_gone_on_with(place: Place) -> None:
+    """What the kernel keeps in pages of memory it would show with zeros behind it, for a moment, once told of more."""
+    place.append(b"".join(map(short, range(1500))))
+    place.archive("first")
+    is_over = threading.Event()
+    seen: list[bytes] = []
+
+    def read(descriptor: int) -> None:
+        while not is_over.is_set():
+            data = os.pread(descriptor, 1 << 20, 0)
+            if b"\0" in data or not data.endswith(b"\n---\n"):
+                seen.append(data[-200:])
+
+    with (place.archived / "first.yaml").open("rb") as archive:
+        assert len(archive.read()) == archive.tell() > 4096
+        threads = [threading.Thread(target=read, args=(archive.fileno(),)) for _ in range(3)]
+        for thread in threads:
+            thread.start()
+        try:
+            place.restore("first")
+            for number in range(1500, 3500):
+                place.append(short(number))
+                place.current.stat()
+        finally:
+            is_over.set()
+            for thread in threads:
+                thread.join()
+    assert seen == []
 
 
 def test_an_archive_of_the_same_name_that_has_grown_is_shown_whole_within_a_second(place: Place) -> None:
