@@ -1,5 +1,6 @@
 """What is done elsewhere, through another mount or the library, as a mount shows it: at once, whole, never stale."""
 
+import errno
 import mmap
 import os
 import statistics
@@ -207,6 +208,19 @@ def test_what_was_mapped_into_memory_while_it_grew_is_read_whole_as_an_archive(p
         assert place.current.read_bytes() == said(0, 9)
         place.archive("grown")
         assert (place.archived / "grown.yaml").read_bytes() == said(0, 9)
+
+
+def test_no_page_of_the_kernel_is_shared_with_a_program(place: Place) -> None:
+    place.append(record(0))
+    place.archive("first")
+    place.append(record(1))
+    for path, data in ((place.archived / "first.yaml", record(0)), (place.current, record(1))):
+        with path.open("rb") as file:
+            with pytest.raises(OSError) as refused:
+                mmap.mmap(file.fileno(), 0, mmap.MAP_SHARED, mmap.PROT_READ)
+            assert refused.value.errno == errno.ENODEV
+            with mmap.mmap(file.fileno(), 0, mmap.MAP_PRIVATE, mmap.PROT_READ) as mapped:
+                assert mapped[:] == data
 
 
 def test_an_archive_that_is_restored_and_gone_on_with_is_never_read_as_it_was(place: Place) -> None:
