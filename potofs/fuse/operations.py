@@ -162,7 +162,7 @@ class Operations(pyfuse3.Operations):
             appender = self._tree.appender(node)
         if flags & os.O_ACCMODE != os.O_WRONLY:
             found = node
-            reader = await self._ask(node, lambda: self._finder.reader(inode, found))
+            reader = await self._ask(node, lambda: self._finder.reader(inode, found, appends=appender is not None))
         return self._opened(ConversationFile(self._tree, self._workers, node, inode, reader, appender))
 
     @answered
