@@ -66,10 +66,13 @@ class Finder:
             raise Stale(f"{node} is another one now")
         return self._wherever_it_is(inode, node)
 
-    def to_append_to(self, inode: int, node: Node, flags: int) -> Node:
-        """What an append to a looked-up file goes to, whatever was archived since; raises Stale."""
+    def to_append_to(self, inode: int, node: Node, flags: int, is_sought: bool) -> Node:
+        """What an append to a looked-up file goes to, whatever was archived since; raises Stale.
+
+        `is_sought`: whoever opens it has looked it up as the running conversation.
+        """
         if node.kind is Kind.ARCHIVE and self._inodes.may_mean_current(inode):
-            if self._inodes.may_mean_archive(inode):
+            if not is_sought and self._inodes.may_mean_archive(inode):
                 raise Stale(f"{node} was the running conversation until now")
             node = Node(Kind.CURRENT, node.user)
         # Appends go to the user's running conversation, whichever that is by then. Not ESTALE: the kernel looks again

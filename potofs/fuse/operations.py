@@ -61,6 +61,7 @@ class Operations(pyfuse3.Operations):
     async def lookup(self, parent_inode: InodeT, name: FileNameT, ctx: RequestContext) -> EntryAttributes:
         entry = await self._looked_up(self._inodes.node(parent_inode), os.fsdecode(name))
         node = entry.node
+        self._inodes.looked_up(ctx.pid, entry.attributes.inode, node)
         if (
             self._tree.is_just_made(node)
             and await self._ask(node, lambda: self._tree.may_be_made_anew(node))
@@ -152,13 +153,14 @@ class Operations(pyfuse3.Operations):
     @answered
     async def open(self, inode: InodeT, flags: FlagT, ctx: RequestContext) -> FileInfo:
         node = self._inodes.node(inode)
+        is_sought = self._inodes.sought_as_current(ctx.pid, inode)
         writes = flags & os.O_ACCMODE != os.O_RDONLY
         if node.kind is Kind.SCRATCH or (flags & os.O_TRUNC) or (writes and not flags & os.O_APPEND):
             return await self._opened_to_write(inode, node, flags)
         reader = appender = None
         if writes:
             looked_up = node
-            node = await self._ask(node, lambda: self._finder.to_append_to(inode, looked_up, flags))
+            node = await self._ask(node, lambda: self._finder.to_append_to(inode, looked_up, flags, is_sought))
             appender = self._tree.appender(node)
         if flags & os.O_ACCMODE != os.O_WRONLY:
             found = node
@@ -234,6 +236,7 @@ class Operations(pyfuse3.Operations):
         node = await self._workers.run(
             parent.user, lambda: self._tree.rename(parent, old, new_parent, new, replace=replace)
         )
+        self._inodes.looked_up(ctx.pid, 0, node)
         # It is done; should it have moved on already, its number is looked for when it is asked for.
         with suppress(NotFound):
             attributes = await self._ask(node, lambda: self._tree.attributes(node))

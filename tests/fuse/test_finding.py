@@ -1,7 +1,9 @@
 """A conversation that is moved between being looked up and being opened, as often as may be."""
 
+import errno
 import os
 from collections.abc import Callable, Coroutine, Iterator
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pyfuse3
@@ -12,9 +14,10 @@ from pyfuse3 import FileHandleT, FileNameT, FlagT, InodeT
 from potofs import ChatMessage, DialogueJournal, open_journal
 from potofs.fuse.operations import Operations
 from potofs.tree.attributes import ROOT_INODE
+from potofs.tree.nodes import Kind, Node
 from potofs.tree.tree import Tree
 
-NOBODY = cast(pyfuse3.RequestContext, None)
+NOBODY = cast(pyfuse3.RequestContext, SimpleNamespace(pid=4711))
 
 
 class Client:
@@ -84,5 +87,29 @@ def test_what_is_restored_before_it_is_opened_is_read_under_the_name_that_it_has
         say(journal, "something else")
         journal.restore_conversation("mia", "first")
         assert await client.read(inode) == said
+
+    run(main, journal)
+
+
+def test_whoever_looked_up_the_running_conversation_appends_to_the_next_one_though_others_saw_it_archived(
+    journal: DialogueJournal,
+) -> None:
+    async def main(client: Client) -> None:
+        say(journal, "hello")
+        inode = await client.look_up(CURRENT)
+        journal.archive_conversation("mia", "first")
+        archive = Node(Kind.ARCHIVE, "mia", "first")
+        # As a listing has it that somebody else makes.
+        client.operations._inodes.remember(inode, archive)
+        appending = FlagT(os.O_WRONLY | os.O_APPEND)
+        handle = FileHandleT((await client.operations.open(inode, appending, NOBODY)).fh)
+        assert client.operations._handles.file(handle).node == Node(Kind.CURRENT, "mia")
+        await client.operations.release(handle)
+        # Who has not looked it up is to do so: an archive takes nothing.
+        for _ in range(2):
+            with pytest.raises(pyfuse3.FUSEError) as refused:
+                await client.operations.open(inode, appending, NOBODY)
+            assert refused.value.errno == errno.ESTALE
+            await client.look_up(f"{ARCHIVED}/first.yaml")
 
     run(main, journal)
