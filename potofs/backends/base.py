@@ -198,6 +198,17 @@ class Finding(NamedTuple):
         return f"{whose}{self.place}{at}: {self.what}{' (repaired)' if self.repaired else ''}"
 
 
+class Notice(NamedTuple):
+    """What was changed of a user, other than what is in a conversation."""
+
+    user: str
+    #: Whether the user was added.
+    is_new: bool = False
+    #: Names of archives, and of what was set aside, that are no more or mean something else now.
+    archives_gone: tuple[str, ...] = ()
+    set_asides_gone: tuple[str, ...] = ()
+
+
 def conversation_file(archive: str | None) -> str:
     """What a conversation is called in a finding: as the mount does."""
     return "current.yaml" if archive is None else f"archived/{archive}.yaml"
@@ -499,6 +510,14 @@ class Backend(ABC):
     @abstractmethod
     def set_fence(self, fence: Fence) -> None:
         """Sets the fence; returns once no change is under way any more that saw the old one."""
+
+    def watch(self, on_notice: Callable[[Notice | None], object]) -> Callable[[], None]:
+        """Has a function told, from a thread of its own, when a user or a conversation comes, goes or is renamed.
+
+        Whoever changes it; some milliseconds later. None instead of a notice: some were missed, and anything may have
+        changed. A backend that hears of nothing tells nothing. Returns what ends it, after which nothing is told.
+        """
+        return lambda: None
 
     def close(self) -> None:  # noqa: B027  (most backends hold nothing)
         """Lets go of what it holds."""

@@ -5,6 +5,7 @@ and each look is a single one.
 """
 
 import os
+from contextlib import suppress
 
 from potofs.backends.base import Reader
 from potofs.errors import NotFound, Stale
@@ -16,6 +17,8 @@ from potofs.tree.tree import Tree
 
 # What has a number of its own once it is stored.
 _NUMBERED = frozenset({Kind.CURRENT, Kind.ARCHIVE, Kind.REJECTED_FILE, Kind.SCRATCH})
+# How often a conversation is looked for that is being moved about meanwhile.
+_TRIES = 5
 
 
 class Finder:
@@ -43,23 +46,33 @@ class Finder:
         self._inodes.moved(inode, moved.node)
         return moved.attributes
 
-    def reader(self, inode: int, node: Node) -> Reader | None:
-        """Its contents, opened; None for a conversation that is to be begun; raises Stale if it is another by now."""
+    def reader(self, inode: int, node: Node, *, appends: bool = False) -> Reader | None:
+        """Its contents, opened; None for a conversation that is to be begun; raises Stale if it is nowhere.
+
+        One that was archived, restored or renamed since it was looked up is opened as if that had been a moment later.
+        Not to be appended to as well (`appends`): what is read and what is gone on with are the same conversation.
+        """
+        is_unwritten = self._is_unwritten(inode, node)
         try:
             reader = self._tree.open(node)
         except NotFound:
-            if self._is_unwritten(inode, node):
+            if is_unwritten:
                 return None
-            raise Stale(f"{node} has moved") from None
-        if node.kind is Kind.CURRENT and not self._is_unwritten(inode, node) and reader.stat().id != inode:
+        else:
+            if is_unwritten or self._is(reader, inode, node):
+                return reader
             reader.close()
+        if appends:
             raise Stale(f"{node} is another one now")
-        return reader
+        return self._wherever_it_is(inode, node)
 
-    def to_append_to(self, inode: int, node: Node, flags: int) -> Node:
-        """What an append to a looked-up file goes to, whatever was archived since; raises Stale."""
+    def to_append_to(self, inode: int, node: Node, flags: int, is_sought: bool) -> Node:
+        """What an append to a looked-up file goes to, whatever was archived since; raises Stale.
+
+        `is_sought`: whoever opens it has looked it up as the running conversation.
+        """
         if node.kind is Kind.ARCHIVE and self._inodes.may_mean_current(inode):
-            if self._inodes.may_mean_archive(inode):
+            if not is_sought and self._inodes.may_mean_archive(inode):
                 raise Stale(f"{node} was the running conversation until now")
             node = Node(Kind.CURRENT, node.user)
         # Appends go to the user's running conversation, whichever that is by then. Not ESTALE: the kernel looks again
@@ -67,6 +80,22 @@ class Finder:
         if node.kind is Kind.CURRENT and flags & os.O_ACCMODE == os.O_RDWR:
             self.refuse_stale(inode, node)
         return node
+
+    def _wherever_it_is(self, inode: int, node: Node) -> Reader:
+        for attempt in range(_TRIES):
+            # It may go from one name to another between any two looks.
+            with suppress(NotFound, *([Stale] if attempt < _TRIES - 1 else [])):
+                moved = self._tree.relocated(node, inode).node
+                reader = self._tree.open(moved)
+                if self._is(reader, inode, moved):
+                    return reader
+                reader.close()
+        raise Stale(f"{node} moves about")
+
+    @staticmethod
+    def _is(reader: Reader, inode: int, node: Node) -> bool:
+        """Whether this is what was looked up; of what is no conversation, the name says it."""
+        return node.kind not in {Kind.CURRENT, Kind.ARCHIVE} or reader.stat().id == inode
 
     def refuse_stale(self, inode: int, node: Node) -> None:
         """Raises Stale unless a number is still that of the entry that it was looked up as."""

@@ -1,6 +1,7 @@
 """Which entry an inode number stands for, as long as the kernel remembers the number."""
 
 import time
+from collections import OrderedDict
 
 from potofs.errors import Stale
 from potofs.tree import nodes
@@ -10,6 +11,8 @@ from potofs.tree.nodes import Kind, Node
 # How long after it was told of a running conversation the kernel may still come to open it (seconds). It remembers
 # its name for no time at all, so a busy machine is all that lies between.
 _ON_ITS_WAY = 2.0
+# Processes of which it is known what they looked up last.
+_PROCESSES = 4096
 
 
 class Inodes:
@@ -22,6 +25,8 @@ class Inodes:
         # monotonic).
         self._told_as_current: dict[int, float] = {}
         self._told_as_archive: dict[int, float] = {}
+        # The running conversation that a process has looked up last, as long as it has looked up nothing else.
+        self._sought: OrderedDict[int, int] = OrderedDict()
 
     def node(self, inode: int) -> Node:
         """The entry; raises Stale for a number that the kernel was never told or has forgotten."""
@@ -29,6 +34,11 @@ class Inodes:
             return self._nodes[inode]
         except KeyError:
             raise Stale(f"inode {inode} is unknown") from None
+
+    def nodes(self) -> list[Node]:
+        """All entries that the kernel was told of and has not forgotten; in any thread."""
+        # A copy in one step, which trio's thread cannot come between.
+        return list(self._nodes.copy().values())
 
     def remember(self, inode: int, node: Node) -> None:
         """The kernel is told of an entry once more; it may have moved since the last time."""
@@ -43,6 +53,19 @@ class Inodes:
         """A conversation has another name now."""
         if inode in self._nodes:
             self._nodes[inode] = node
+
+    def looked_up(self, process: int, inode: int, node: Node) -> None:
+        """A process (or thread) has looked an entry up: what it does next is about that, if it is a conversation."""
+        self._sought.pop(process, None)
+        # 0 are all those of other pid namespaces.
+        if node.kind is Kind.CURRENT and process:
+            self._sought[process] = inode
+            if len(self._sought) > _PROCESSES:
+                self._sought.popitem(last=False)
+
+    def sought_as_current(self, process: int, inode: int) -> bool:
+        """Whether a process that opens a number has looked it up as the running conversation; asked once."""
+        return self._sought.pop(process, None) == inode
 
     def may_mean_current(self, inode: int) -> bool:
         """Whether whoever opens an archive may have looked it up when it was the running conversation."""

@@ -21,6 +21,7 @@ from potofs.fuse import intent, setting
 from potofs.fuse.errnos import answered
 from potofs.fuse.files import ConversationFile, DraftFile, OpenFile
 from potofs.fuse.finding import Finder
+from potofs.fuse.freshness import REMEMBERED, Freshness
 from potofs.fuse.handles import DirectoryHandle, Handles
 from potofs.fuse.inodes import Inodes
 from potofs.fuse.permissions import Owner, Permissions
@@ -36,8 +37,6 @@ Result = TypeVar("Result")
 
 log = logging.getLogger(__name__)
 
-# How long the kernel may remember directories and archives, names and attributes (seconds).
-_REMEMBERED = 1.0
 _BLOCK = 4096
 
 
@@ -56,6 +55,8 @@ class Operations(pyfuse3.Operations):
         self._handles = Handles()
         self._workers = Workers()
         self._finder = Finder(tree, self._inodes, self._handles)
+        #: To be opened once it is mounted.
+        self.freshness = Freshness(tree, self._inodes)
 
     # Names and attributes
 
@@ -63,6 +64,7 @@ class Operations(pyfuse3.Operations):
     async def lookup(self, parent_inode: InodeT, name: FileNameT, ctx: RequestContext) -> EntryAttributes:
         entry = await self._looked_up(self._inodes.node(parent_inode), os.fsdecode(name))
         node = entry.node
+        self._inodes.looked_up(ctx.pid, entry.attributes.inode, node)
         if (
             self._tree.is_just_made(node)
             and await self._ask(node, lambda: self._tree.may_be_made_anew(node))
@@ -154,17 +156,18 @@ class Operations(pyfuse3.Operations):
     @answered
     async def open(self, inode: InodeT, flags: FlagT, ctx: RequestContext) -> FileInfo:
         node = self._inodes.node(inode)
+        is_sought = self._inodes.sought_as_current(ctx.pid, inode)
         writes = flags & os.O_ACCMODE != os.O_RDONLY
         if node.kind is Kind.SCRATCH or (flags & os.O_TRUNC) or (writes and not flags & os.O_APPEND):
             return await self._opened_to_write(inode, node, flags)
         reader = appender = None
         if writes:
             looked_up = node
-            node = await self._ask(node, lambda: self._finder.to_append_to(inode, looked_up, flags))
+            node = await self._ask(node, lambda: self._finder.to_append_to(inode, looked_up, flags, is_sought))
             appender = self._tree.appender(node)
         if flags & os.O_ACCMODE != os.O_WRONLY:
             found = node
-            reader = await self._ask(node, lambda: self._finder.reader(inode, found))
+            reader = await self._ask(node, lambda: self._finder.reader(inode, found, appends=appender is not None))
         return self._opened(ConversationFile(self._tree, self._workers, node, inode, reader, appender))
 
     @answered
@@ -236,6 +239,7 @@ class Operations(pyfuse3.Operations):
         node = await self._workers.run(
             parent.user, lambda: self._tree.rename(parent, old, new_parent, new, replace=replace)
         )
+        self._inodes.looked_up(ctx.pid, 0, node)
         # It is done; should it have moved on already, its number is looked for when it is asked for.
         with suppress(NotFound):
             attributes = await self._ask(node, lambda: self._tree.attributes(node))
@@ -314,9 +318,9 @@ class Operations(pyfuse3.Operations):
         )
 
     def _opened(self, file: OpenFile) -> FileInfo:
-        # What may grow, or is made for this one reader, is read past the kernel's cache.
-        fresh = file.node.kind.is_fresh or isinstance(file, DraftFile)
-        return FileInfo(fh=FileHandleT(self._handles.add(file)), direct_io=fresh, keep_cache=not fresh)
+        # Read past the kernel's cache, archives too: one that is restored grows, and behind what the kernel has in its
+        # pages it would show zeros for a moment.
+        return FileInfo(fh=FileHandleT(self._handles.add(file)), direct_io=True, keep_cache=False)
 
     def _told(self, entry: Entry) -> EntryAttributes:
         """An entry as the kernel is told of it, which counts as a lookup."""
@@ -340,5 +344,5 @@ class Operations(pyfuse3.Operations):
         answer.st_ctime_ns = attributes.ctime_ns
         # Nor is what a copy is being made of: the time of one folder is set, and others have it, too.
         remembered = not (node.kind.is_fresh or self._tree.is_just_made(node))
-        answer.entry_timeout = answer.attr_timeout = _REMEMBERED if remembered else 0.0
+        answer.entry_timeout = answer.attr_timeout = REMEMBERED if remembered else 0.0
         return answer

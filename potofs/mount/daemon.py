@@ -56,9 +56,11 @@ def serve(served: Served, on_ready: Callable[[], None]) -> None:
     except RuntimeError as error:
         raise MountError(f"{served.mountpoint} could not be mounted: {error}") from None
     try:
+        operations.freshness.open()
         trio.run(_answer, served, operations, supervisor, on_ready)
     finally:
         supervisor.stopping(f"ending the mount at {served.mountpoint}")
+        operations.freshness.close()
         operations.close()
         pyfuse3.close(unmount=True)
         log.info("unmounted %s", served.mountpoint)
@@ -93,6 +95,8 @@ async def _obey_signals(served: Served, operations: Operations, supervisor: Supe
                 continue
             log.info("%s: unmounting", signal.Signals(number).name)
             supervisor.stopping(f"unmounting {served.mountpoint}")
+            # Before requests stop being answered, which the kernel may have it wait for.
+            await trio.to_thread.run_sync(operations.freshness.close)
             pyfuse3.terminate()
             return
 

@@ -47,12 +47,13 @@ class Kind(Enum):
 
     @property
     def is_fresh(self) -> bool:
-        """Whether the kernel may not remember its name, attributes and contents."""
+        """Whether the kernel may not remember its name and attributes."""
         return self in _FRESH
 
 
 _DIRECTORIES: Final = frozenset({Kind.ROOT, Kind.USERS, Kind.USER, Kind.DIALOGS, Kind.ARCHIVED, Kind.REJECTED})
-_FRESH: Final = frozenset({Kind.CURRENT, Kind.METADATA, Kind.SCRATCH})
+# rejected/ is there only while there is something in it.
+_FRESH: Final = frozenset({Kind.CURRENT, Kind.METADATA, Kind.SCRATCH, Kind.REJECTED})
 
 
 class Node(NamedTuple):

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 
-from potofs.backends.base import Capability, Reader, Snapshot, Stat, Usage
+from potofs.backends.base import Capability, Notice, Reader, Snapshot, Stat, Usage
 from potofs.errors import InvalidName, NotFound, NotPermitted, Stale, Unsupported
 from potofs.journal import metadata
 from potofs.journal.appending import Appender
@@ -105,6 +105,10 @@ class Tree:
     def usage(self) -> Usage:
         """How full the backend is."""
         return self._backend.usage()
+
+    def watch(self, on_notice: Callable[[Notice | None], object]) -> Callable[[], None]:
+        """Has a function told what is changed, where the backend hears of it (`Backend.watch`)."""
+        return self._backend.watch(on_notice)
 
     # What it holds
 

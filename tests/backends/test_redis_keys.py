@@ -13,7 +13,6 @@ from potofs.backends.base import RECORD_END, Fence
 from potofs.backends.redis.backend import RedisBackend
 from potofs.backends.redis.connection import Argument, Link
 from potofs.backends.redis.keys import SHARDS, Keys, number, shard_of_user
-from potofs.config import Where
 from potofs.errors import AlreadyExists, DeadlineExceeded, Fenced, NotFound, Unreachable
 from potofs.journal import fsck, reading
 from tests import redis_servers
@@ -377,15 +376,3 @@ def test_what_is_known_of_a_copy_that_goes_on_is_of_its_bytes(backend: RedisBack
     assert list(backend.check("mia", repair=False)) == []
     assert list(backend.check(None, repair=False)) == []
     assert backend.append("mia", records(0, 4)).stored == 0
-
-
-def test_whoever_listens_is_told_whose_conversation_changed(tmp_path: Path) -> None:
-    backend = RedisBackend(Where("redis", redis_servers.shared().place, {"keyPrefix": f"{tmp_path}:"}), reading.marks)
-    with redis_servers.shared().client() as client, client.pubsub(ignore_subscribe_messages=True) as listening:
-        listening.subscribe(f"{tmp_path}:changes")
-        assert listening.get_message(timeout=5) is None
-        backend.append("a/b", records(0, 1))
-        told = listening.get_message(timeout=5)
-    assert told is not None
-    assert told["data"] == b"a%2Fb"
-    backend.close()

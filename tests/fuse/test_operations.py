@@ -14,7 +14,7 @@ from potofs.tree.attributes import ROOT_INODE
 from potofs.tree.nodes import Node
 from potofs.tree.tree import Tree
 
-NOBODY = cast(pyfuse3.RequestContext, None)
+NOBODY = pyfuse3.RequestContext()
 
 
 class WaitingTree(Tree):

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from tests.soak import daemons, failover, full, kills, mixed, outages, places
+from tests.soak import daemons, failover, full, kills, mixed, mounts, outages, places
 from tests.soak.report import Report
 
 
@@ -35,6 +35,11 @@ Run = Callable[[Path], Report]
 def _mixed(length: Length) -> Iterator[Run]:
     for backend in places.BACKENDS:
         yield lambda folder, backend=backend: mixed.run(backend, folder, seconds=length.seconds_or(120))  # type: ignore[misc]
+
+
+def _mounts(length: Length) -> Iterator[Run]:
+    for backend in places.BACKENDS:
+        yield lambda folder, backend=backend: mounts.run(backend, folder, seconds=length.seconds_or(120))  # type: ignore[misc]
 
 
 def _kills(length: Length) -> Iterator[Run]:
@@ -69,6 +74,7 @@ def _failover(length: Length) -> Iterator[Run]:
 #: What each goes on for, and its runs.
 SCENARIOS: dict[str, tuple[str, Callable[[Length], Iterator[Run]]]] = {
     "mixed": ("seconds", _mixed),
+    "mounts": ("seconds", _mounts),
     "kills": ("rounds", _kills),
     "daemons": ("rounds", _daemons),
     "full": ("seconds", _full),

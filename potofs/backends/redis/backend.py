@@ -9,7 +9,7 @@ Durability is the server's: what it has acknowledged is as safe as its `appendfs
 
 import logging
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 
 from potofs import names, times
@@ -20,6 +20,7 @@ from potofs.backends.base import (
     Capability,
     Fence,
     Finding,
+    Notice,
     Reader,
     Record,
     Scan,
@@ -35,6 +36,7 @@ from potofs.backends.redis.connection import Argument, Link
 from potofs.backends.redis.copying import Copies
 from potofs.backends.redis.fences import Fences
 from potofs.backends.redis.keys import FORMAT, SHARDS, Keys, nobody, number, shard_of_user
+from potofs.backends.redis.notices import Watch
 from potofs.backends.redis.reading import (
     RUNNING,
     ConversationReader,
@@ -82,6 +84,7 @@ class RedisBackend(Backend):
         self._copies = Copies(self._link, self._keys, self._changes, str(where))
         self._fences = Fences(self._link, self._keys, str(where))
         self._checks = Checks(self._link, self._keys, self._changes, self._fences)
+        self._watches: list[Watch] = []
 
     def prepare(self, *, create: bool) -> None:
         """Reaches the servers, and warns of every setting by which they could lose what is stored.
@@ -377,7 +380,14 @@ class RedisBackend(Backend):
     def set_fence(self, fence: Fence) -> None:
         self._fences.set(fence)
 
+    def watch(self, on_notice: Callable[[Notice | None], object]) -> Callable[[], None]:
+        watch = Watch(self._link, self._keys.channel, on_notice)
+        self._watches.append(watch)
+        return watch.close
+
     def close(self) -> None:
+        for watch in self._watches:
+            watch.close()
         self._link.close()
 
     # Inside

@@ -210,8 +210,9 @@ local function store(key, was, is)
   end
 end
 
--- Writes what is left, and tells whoever listens.
-local function done(answer)
+-- Writes what is left, and tells whoever listens, unless all that was changed is what is in a conversation: a mount asks
+-- for that each time. `gone`: entries that are no more or mean another conversation, `archive NAME` or `aside NAME`.
+local function done(answer, gone)
   add(shard, 'changes', 1)
   local count = tonumber(shard.changes)
   local answers = ANSWERS[math.floor(count / REMEMBERED) % 2 + 1]
@@ -221,7 +222,13 @@ local function done(answer)
   redis.call('HSET', answers, TOKEN, answer)
   store(SHARD, shard_was, shard)
   store(USER, user_was, user)
-  -- Those who listen may be forbidden to this user of Redis; the change is done all the same.
-  redis.pcall('PUBLISH', CHANNEL, NAME)
+  if user.changed ~= user_was.changed then
+    local lines = {NAME, shard.users_changed ~= shard_was.users_changed and 'new' or ''}
+    for _, line in ipairs(gone or {}) do
+      lines[#lines + 1] = line
+    end
+    -- Those who listen may be forbidden to this user of Redis; the change is done all the same.
+    redis.pcall('PUBLISH', CHANNEL, table.concat(lines, '\n'))
+  end
   return {'done', answer, shard.changes}
 end

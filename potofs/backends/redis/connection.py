@@ -9,7 +9,7 @@ import itertools
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from typing import Any, TypeVar
 
 import redis
@@ -220,6 +220,30 @@ class Link:
                 f"{self._server}: stored, but {have} of {self._replicas} replicas have it after {self.timeout / 2:g} s"
             )
         return True
+
+    @contextmanager
+    def subscription(self, channel: str) -> Iterator[Any]:
+        """A subscription of redis-py to a channel, on a connection of its own; asked for in one thread.
+
+        Whichever server of a cluster it is made to: what is published on one, all of them tell.
+        """
+
+        def subscribed(client: Any) -> Any:
+            if self._address.kind == "cluster":
+                client = client.get_redis_connection(client.get_random_node())
+            subscription = client.pubsub()
+            try:
+                subscription.subscribe(channel)
+            except BaseException:
+                subscription.close()
+                raise
+            return subscription
+
+        with closing(self.run(subscribed)) as subscription:
+            try:
+                yield subscription
+            except failures.THEIRS as error:
+                raise failures.translated(error, self._server, self.timeout) from None
 
     def on_each(self, do: Callable[[Any], Result]) -> list[Result]:
         """What a function makes of a client of each master."""

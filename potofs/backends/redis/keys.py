@@ -30,6 +30,8 @@ their number from the script that names them: those that nothing refers to have 
 way in. What a shard notes of them (`of:`) says whose they were; what an older potofs made has no note at first.
 Times are nanoseconds since 1970, in decimal.
 
+Beside them there is a channel, `poto:dialogue:changes`: `notices.py` says what is told there.
+
 What changes a key is in the scripts beside this file, and nowhere else.
 """
 
@@ -81,7 +83,7 @@ class Keys:
         self._of_shard = [f"{prefix}{{{shard:02x}}}:" for shard in range(SHARDS)]
         self.journal = f"{prefix}journal"
         self.cleanup_log = f"{prefix}cleanup.log"
-        #: Where users' names are published when something of theirs has changed.
+        #: Where it is published when a user, or a conversation of one, has come, gone or got another name (`notices`).
         self.channel = f"{prefix}changes"
 
     def shard(self, shard: int) -> str:

@@ -13,4 +13,4 @@ redis.call('HDEL', ARCHIVES, ARGV[5])
 redis.call('UNLINK', KEYS[7])
 forget(ARGV[6])
 user.changed = now
-return done('')
+return done('', {'aside ' .. ARGV[5]})

@@ -20,4 +20,4 @@ redis.call('HDEL', ARCHIVES, ARGV[5])
 user.changed = now
 note(number, 'archive', ARGV[6])
 crown_anew()
-return done('')
+return done('', {'archive ' .. ARGV[5]})

@@ -56,4 +56,4 @@ user.changed = now
 add(shard, 'messages', COUNT - (tonumber(count) or 0))
 add(shard, 'bytes', SIZE - size)
 said(ARGV[11], ARGV[12])
-return done('')
+return done('', NAME_OF ~= '' and {'archive ' .. NAME_OF} or {})
