@@ -165,6 +165,9 @@ class Profile(Draft):
         self._mtime_ns: int | None = None
         if not empty:
             self._spool.write(0, journal.user_metadata(node.user))
+        # Where what is shown ends, while nothing was written before that. `rsync --append` takes the figures of what is
+        # not restored yet for the beginning of its copy, and goes on behind them: that says nothing of the user.
+        self._shown: int | None = self._spool.size
 
     def attributes(self) -> Attributes:
         now = time.time_ns() if self._mtime_ns is None else self._mtime_ns
@@ -177,7 +180,9 @@ class Profile(Draft):
         is_end = offset + len(data) >= self._spool.size
         self._spool.write(offset, data)
         self._is_changed, self._mtime_ns = True, None
-        if is_end and data.endswith(b"\n"):
+        if not self._shown or offset < self._shown:
+            self._shown = None
+        if is_end and self._shown is None and data.endswith(b"\n"):
             self._refuse_hopeless()
 
     def resize(self, size: int) -> None:
@@ -192,7 +197,7 @@ class Profile(Draft):
 
     def commit(self) -> None:
         # Emptied and not written yet: a shell that redirects to it closes a second descriptor first.
-        if self._is_changed and self._spool.size:
+        if self._is_changed and self._spool.size and self._shown is None:
             store_profile(self._journal.backend, self.node.user, self._data(), self._mtime_ns)
             self._restoring.profile_written(self.node.user)
             self._is_changed = False

@@ -1,6 +1,7 @@
 """Backups through the mount, and journals restored from them: byte for byte, times included."""
 
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -146,8 +147,12 @@ def test_a_copy_that_was_interrupted_is_gone_on_with(source: Mount, target: Moun
     # As `rsync --inplace` leaves it when it is killed, in the middle of a record.
     target.current("mia").write_bytes(whole[: len(whole) // 2])
     (target.archived("mia") / "older.yaml").write_bytes(older[: len(older) - 10])
-    rsync("--append-verify", f"{backup}/", f"{target.users}/")
+    done = run("rsync", "-a", "--append-verify", f"{backup}/", f"{target.users}/")
+    # What is shown of mia by then is no beginning of metadata.yaml, which it finds out, and copies it as a whole.
+    assert done.returncode == 0
+    assert re.fullmatch(r"(WARNING: \S+/metadata.yaml failed verification .*\n)*", done.stderr)
     assert contents(target.users) == contents(source.users)
+    assert rsync(f"{backup}/", f"{target.users}/") == ""
 
 
 def test_what_is_there_and_something_else_is_left_alone(source: Mount, target: Mount, tmp_path: Path) -> None:
