@@ -39,6 +39,11 @@ class OpenFile(ABC):
         #: The number that the kernel opened it by.
         self.inode = inode
 
+    @property
+    def may_write(self) -> bool:
+        """Whether it was opened to be written to."""
+        return False
+
     def attributes(self) -> Attributes | None:
         """What it knows of the file whose name may be gone; None if it knows nothing. In any thread."""
         return None
@@ -87,6 +92,10 @@ class ConversationFile(OpenFile):
         self._turn = trio.Lock()
         # Whether something was appended that `fsync: close` has to make durable.
         self._is_dirty = False
+
+    @property
+    def may_write(self) -> bool:
+        return self._appender is not None
 
     def attributes(self) -> Attributes | None:
         reader = self._reader
@@ -193,6 +202,10 @@ class DraftFile(OpenFile):
         # Whether every write goes to the end, wherever the kernel believes that to be.
         self._appends = appends
         self._turn = trio.Lock()
+
+    @property
+    def may_write(self) -> bool:
+        return self._may_write
 
     def attributes(self) -> Attributes | None:
         return self.draft.attributes()

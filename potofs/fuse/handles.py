@@ -1,5 +1,6 @@
 """What programs have open, by the numbers that the kernel uses for it."""
 
+from collections import Counter
 from collections.abc import Iterable
 
 from potofs.errors import Stale
@@ -26,10 +27,14 @@ class Handles:
     def __init__(self) -> None:
         self._handles: dict[int, Handle] = {}
         self._last = 0
+        # How many files are open to be written, by inode number.
+        self._written = Counter[int]()
 
     def add(self, handle: Handle) -> int:
         self._last += 1
         self._handles[self._last] = handle
+        if isinstance(handle, OpenFile) and handle.may_write:
+            self._written[handle.inode] += 1
         return self._last
 
     def file(self, number: int) -> OpenFile:
@@ -48,8 +53,17 @@ class Handles:
 
     def remove(self, number: int) -> None:
         """Raises Stale if nothing is open under this number."""
-        if self._handles.pop(number, None) is None:
+        handle = self._handles.pop(number, None)
+        if handle is None:
             raise Stale(f"handle {number} is not open")
+        if isinstance(handle, OpenFile) and handle.may_write:
+            self._written[handle.inode] -= 1
+            if not self._written[handle.inode]:
+                del self._written[handle.inode]
+
+    def is_written(self, inode: int) -> bool:
+        """Whether a file is open to be written that the kernel opened by this number."""
+        return inode in self._written
 
     def attributes(self, inode: int) -> Attributes | None:
         """What is known of a number by somebody who has it open; may be asked for in any thread."""

@@ -310,8 +310,9 @@ class Operations(pyfuse3.Operations):
         )
 
     def _opened(self, file: OpenFile) -> FileInfo:
-        # What may grow, or is made for this one reader, is read past the kernel's cache.
-        fresh = file.node.kind.is_fresh or isinstance(file, DraftFile)
+        # What may grow, or is made for this one reader, is read past the kernel's cache. So is an archive that is open
+        # to be written, from when it was the running conversation: the kernel takes what comes now for a part of it.
+        fresh = file.node.kind.is_fresh or isinstance(file, DraftFile) or self._handles.is_written(file.inode)
         return FileInfo(fh=FileHandleT(self._handles.add(file)), direct_io=fresh, keep_cache=not fresh)
 
     def _told(self, entry: Entry) -> EntryAttributes:

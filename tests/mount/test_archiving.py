@@ -1,9 +1,11 @@
 """Archiving by renaming, and archives as files."""
 
 import errno
+import mmap
 import os
 import re
 import subprocess
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -102,3 +104,34 @@ def test_archiving_what_is_not_there_says_so(mount: Mount, mia: Path) -> None:
     with pytest.raises(FileNotFoundError):
         os.rename(mia, mount.archived("mia") / "second.yaml")
     assert os.listdir(mount.archived("mia")) == ["first.yaml"]
+
+
+def test_an_archive_is_read_past_the_cache_while_it_is_open_to_append(mount: Mount, mia: Path) -> None:
+    """The kernel takes what such a handle appends now for a part of the archive, and would show zeros behind its end.
+
+    That a file is read past the cache shows in that it cannot be mapped to be shared.
+    """
+
+    def mapped(path: Path) -> bytes:
+        with path.open("rb") as file, mmap.mmap(file.fileno(), 0, mmap.MAP_SHARED, mmap.PROT_READ) as memory:
+            return memory[:]
+
+    said = mia.read_bytes()
+    path = mount.archived("mia") / "first.yaml"
+    with mia.open("ab", buffering=0) as one, mia.open("ab", buffering=0) as other:
+        os.rename(mia, path)
+        other.write(b"role: user\ncontent: On its way.\n---\n")
+        other.close()
+        with pytest.raises(OSError) as refused:
+            mapped(path)
+        assert refused.value.errno == errno.ENODEV
+        assert path.read_bytes() == said
+        one.close()
+
+    def is_cached() -> bool:
+        with suppress(OSError):
+            return mapped(path) == said
+        return False
+
+    # Whoever closes a file does not wait for what follows.
+    wait_until(is_cached, "it is read from the cache")
