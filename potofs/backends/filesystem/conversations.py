@@ -15,6 +15,7 @@ from potofs.backends.base import Archived, Stat
 from potofs.backends.filesystem import files
 from potofs.backends.filesystem.gzipped import GzipReader, NotGzip
 from potofs.backends.filesystem.layout import COMPRESSED, Layout
+from potofs.backends.filesystem.settled import SettledReader
 from potofs.backends.wording import not_found
 from potofs.errors import InvalidName, NameTooLong, NotFound
 
@@ -49,8 +50,22 @@ class Conversations:
             raise not_found(user, archive)
         return files.stat_of(found, self._layout.number_of)
 
+    def running(self, user: str) -> SettledReader:
+        """Opens the running one as far as it is whole, also while somebody appends; raises NotFound, OSError."""
+        with must_exist(user, None):
+            reader = SettledReader(
+                self._layout.conversation(user, None), self._layout.lock(user), self._layout.number_of
+            )
+        if not reader.stat().size:
+            reader.close()
+            raise not_found(user, None)
+        return reader
+
     def open(self, user: str, archive: str | None) -> Opened:
-        """Opens one to read; raises NotFound, OSError."""
+        """Opens one to read, and all that is there: the caller holds the lock, or looks at an archive.
+
+        Raises NotFound, OSError.
+        """
         try:
             reader = files.FileReader(self._layout.conversation(user, archive), self._layout.number_of)
         except FileNotFoundError:
