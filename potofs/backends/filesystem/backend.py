@@ -373,9 +373,9 @@ class FilesystemBackend(Backend):
     def rewrite(self, user: str, archive: str | None, seen: Stat, data: bytes, *, was: bytes | None = None) -> bool:
         if self._settings.foreign_writers and (archive is None or not self._is_left_alone(user, archive)):
             raise Unsupported("programs that take no lock may be appending: stop them, and leave out foreignWriters")
-        self.stat(user, archive)
+        self._conversations.stat(user, archive)
         with self._changing(user):
-            now = self.stat(user, archive)
+            now = self._conversations.stat(user, archive)
             if now[:2] != seen[:2]:
                 return False
             if was is not None:
