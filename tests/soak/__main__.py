@@ -91,7 +91,9 @@ def main() -> int:
     listed = "; ".join(f"{name} ({unit})" for name, (unit, _) in SCENARIOS.items())
     parser.add_argument("scenarios", nargs="*", metavar="SCENARIO", help=f"{listed}; all of them by default")
     parser.add_argument("--rounds", type=int, metavar="N", help="how many kills, failovers or rounds each run has")
-    parser.add_argument("--seconds", type=float, metavar="N", help="how long each of the other runs, or a round, goes on")
+    parser.add_argument(
+        "--seconds", type=float, metavar="N", help="how long each of the other runs, or a round, goes on"
+    )
     arguments = parser.parse_args()
     for name in arguments.scenarios:
         if name not in SCENARIOS:

@@ -45,9 +45,7 @@ class Crowd(NamedTuple):
 
     @property
     def kinds(self) -> list[type[clients.Client]]:
-        return (
-            [clients.Appends] * self.appenders + [clients.Archives] * self.archivers + [clients.Reads] * self.readers
-        )
+        return [clients.Appends] * self.appenders + [clients.Archives] * self.archivers + [clients.Reads] * self.readers
 
 
 class Footprint(NamedTuple):
@@ -204,5 +202,7 @@ def _judge_footprints(report: Report, footprints: list[Footprint], archives: int
     report.must(max(connections) <= connections[0] + _THREADS, "the daemon's connections grow", connections)
     allowed = _VARIES + _OF_ARCHIVE * archives + _OF_USER * USERS * (len(footprints) - 1)
     report.must(
-        memory[-1] <= memory[0] + allowed, f"the daemon's memory grows by more than {allowed} KiB", (memory[0], memory[-1])
+        memory[-1] <= memory[0] + allowed,
+        f"the daemon's memory grows by more than {allowed} KiB",
+        (memory[0], memory[-1]),
     )
