@@ -100,7 +100,7 @@ def test_a_running_conversation_cannot_be_mapped_to_be_shared_but_privately(spok
 
 
 def test_stress_ng_looks_at_all_that_is_in_a_folder_from_many_threads(spoken: Mount, tmp_path: Path) -> None:
-    common = ["--timeout", f"{SECONDS}s", "--verify", "--metrics-brief", "--temp-path", tmp_path]
+    common = ["--timeout", f"{SECONDS}s", "--verify", "--metrics-brief", f"--temp-path={tmp_path}"]
     for folder in (spoken.users, spoken.dialogs("mia"), spoken.archived("mia")):
         done = run("stress-ng", "--fstat", "2", "--fstat-dir", folder, *common)
         said = done.stdout + done.stderr
