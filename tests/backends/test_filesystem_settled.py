@@ -54,6 +54,8 @@ def test_the_beginning_of_what_is_being_written_is_not_there_yet(backend: Backen
                 b"",
                 said[3:7],
             )
+            # Asked again, for what is known of it is remembered.
+            assert backend.stat("mia").size == len(said)
             write(current, b"f" + RECORD_END + HALF)
             said += HALF + b"f" + RECORD_END
             assert stored(backend, "mia") == reader.read_all() == said

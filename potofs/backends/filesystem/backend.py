@@ -185,10 +185,7 @@ class FilesystemBackend(Backend):
     # Conversations
 
     def stat(self, user: str, archive: str | None = None) -> Stat:
-        if archive is not None:
-            return self._conversations.stat(user, archive)
-        with self._conversations.running(user) as reader:
-            return reader.stat()
+        return self._conversations.stat_running(user) if archive is None else self._conversations.stat(user, archive)
 
     def open(self, user: str, archive: str | None = None) -> Opened:
         return self._conversations.running(user) if archive is None else self._conversations.open(user, archive)
