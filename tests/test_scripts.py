@@ -330,16 +330,17 @@ def test_a_ready_checkout_whose_packages_were_removed_says_so(checkout: Checkout
 
 
 def test_the_tests_need_more_packages_than_potofs(checkout: Checkout) -> None:
-    done = checkout.run("scripts/test", MISSING="openssl redis-server redis-tools rsync npm")
+    done = checkout.run("scripts/test", MISSING="fio openssl redis-server redis-tools rsync stress-ng npm")
     assert done.returncode == 1
-    assert done.stderr.endswith(": sudo apt-get install openssl redis-server redis-tools rsync npm\n")
+    assert done.stderr.endswith(": sudo apt-get install fio openssl redis-server redis-tools rsync stress-ng npm\n")
 
 
-def test_hard_use_needs_a_redis_server(checkout: Checkout) -> None:
-    done = checkout.run("scripts/soak", MISSING="redis-server")
+def test_hard_use_needs_a_redis_server_and_rsync(checkout: Checkout) -> None:
+    done = checkout.run("scripts/soak", MISSING="redis-server rsync")
     assert done.returncode == 1
-    assert done.stderr.endswith(": sudo apt-get install redis-server\n")
+    assert done.stderr.endswith(": sudo apt-get install redis-server rsync\n")
     checkout.stub("redis-server", PROGRAM)
+    checkout.stub("rsync", PROGRAM)
     assert checkout.run("scripts/soak", "kills", "--rounds", "3").returncode == 0
     assert "python -m tests.soak kills --rounds 3" in checkout.calls()
 

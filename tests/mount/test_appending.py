@@ -1,8 +1,6 @@
 """Appending through a real mount adds messages: whatever writes, and however it cuts what it writes into pieces."""
 
-import errno
 import os
-import subprocess
 from pathlib import Path
 
 import pytest
@@ -74,17 +72,6 @@ def test_stdio_pieces_of_four_kilobytes_are_put_together(mount: Mount, mia: Path
     assert contents(mount) == said
 
 
-def test_many_records_in_one_megabyte_are_one_append(mount: Mount, mia: Path) -> None:
-    text = "".join(record(f"{number} {'x' * 9000}", number) for number in range(60)).encode()
-    assert len(text) > 500_000
-    descriptor = os.open(mia, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
-    try:
-        assert os.write(descriptor, text) == len(text)
-    finally:
-        os.close(descriptor)
-    assert mia.read_bytes() == text
-
-
 @pytest.mark.parametrize(
     "command",
     [
@@ -124,48 +111,6 @@ def test_a_record_of_which_each_line_is_written_by_another_open_file_is_refused(
     wait_until(lambda: rejected(mount) == [b"role: user\n"], "what was refused is set aside")
 
 
-def test_after_a_close_has_completed_a_record_the_open_file_takes_a_new_one(mount: Mount, mia: Path) -> None:
-    """Each command closes its copy of the descriptor that the shell opened."""
-    done = shell(
-        """{ /bin/printf 'role: user\ncontent: a\n'; /bin/printf 'role: user\ncontent: b\n'; } >> "$CURRENT" """,
-        CURRENT=mia,
-    )
-    assert (done.returncode, done.stderr) == (0, "")
-    assert contents(mount) == ["a", "b"]
-
-
-def test_a_writer_that_runs_a_subprocess_inside_a_record_can_go_on(mount: Mount, mia: Path) -> None:
-    """The subprocess closes its copy of the descriptor, which flushes: that must not end the record."""
-    mount.expect_warning("user 'mia': ")
-    done = shell(
-        """exec 5>>"$CURRENT"; printf 'role: user\\n' >&5; /bin/true; printf 'content: whole\\n' >&5; /bin/true 5>&-
-        printf -- '---\\n' >&5; exec 5>&-""",
-        CURRENT=mia,
-    )
-    assert done.returncode == 0
-    assert contents(mount)[:1] == ["whole"]
-    assert len(contents(mount)) == 1
-
-
-def test_an_unfinished_record_is_set_aside_when_its_writer_dies(mount: Mount, mia: Path) -> None:
-    mount.expect_warning("are kept in rejected/|user 'mia': ")
-    with subprocess.Popen(
-        ["bash", "-c", 'exec 5>>"$0"; printf "role: user\\ncontent: half" >&5; echo; exec sleep 60', mia],
-        stdout=subprocess.PIPE,
-    ) as writer:
-        assert writer.stdout is not None
-        writer.stdout.readline()
-        assert contents(mount) == []
-        writer.kill()
-    wait_until(lambda: rejected(mount) != [], "what was not finished is set aside")
-    assert rejected(mount) == [b"role: user\ncontent: half"]
-    assert contents(mount) == []
-    # It may be read and removed, and then its folder is gone.
-    (file,) = (mount.dialogs("mia") / "rejected").iterdir()
-    assert run("rm", file).returncode == 0
-    assert sorted(os.listdir(mount.dialogs("mia"))) == ["archived"]
-
-
 def test_a_line_that_no_continuation_could_mend_fails_at_once(mount: Mount, mia: Path) -> None:
     mount.expect_warning("user 'mia': ")
     for text in ("hello\n", "- a list\n", "role: user\nrole: user\n", "role: user\ncontent: a: b\n", "&a role: user\n"):
@@ -173,58 +118,6 @@ def test_a_line_that_no_continuation_could_mend_fails_at_once(mount: Mount, mia:
             file.write(text.encode())
     assert not mia.exists()
     assert rejected(mount) == []
-
-
-def test_a_whole_record_that_is_no_message_stores_nothing_of_its_write(mount: Mount, mia: Path) -> None:
-    mount.expect_warning("user 'mia': ")
-    for bad in (
-        "role: nobody\ncontent: x\n---\n",
-        "role: user\n---\n",
-        "content: x\n---\n",
-        "role: user\ncontent: \x01\n---\n",
-    ):
-        with mia.open("ab", buffering=0) as file:
-            with pytest.raises(OSError, match="Invalid argument"):
-                file.write((record("before") + bad + record("after")).encode())
-            # It ended in a terminator: what follows is a new record.
-            file.write(record("good").encode())
-    assert contents(mount) == ["good"]
-
-
-def test_no_record_is_put_together_around_a_write_that_failed(mount: Mount, mia: Path) -> None:
-    mount.expect_warning("user 'mia': |are kept in rejected/")
-    with mia.open("ab", buffering=0) as file:
-        file.write(b"role: user\n")
-        with pytest.raises(OSError, match="Invalid argument"):
-            file.write(b"no yaml: at: all\n")
-        with pytest.raises(OSError, match="Invalid argument"):
-            file.write(b"content: second half\n---\n")
-        file.write(record("whole").encode())
-    assert contents(mount) == ["whole"]
-    assert rejected(mount) == [b"role: user\n"]
-
-
-def test_a_message_that_is_too_large_is_refused(mount: Mount, mia: Path) -> None:
-    mount.expect_warning("user 'mia': a message of more than 1048576 bytes|are kept in rejected/")
-    large = f"role: user\ncontent: {'x' * (1 << 20)}\n---\n".encode()
-    with mia.open("ab", buffering=0) as file:
-        for start in range(0, 1 << 20, 4096):
-            file.write(large[start : start + 4096])
-        with pytest.raises(OSError) as refused:
-            file.write(large[1 << 20 :])
-    assert refused.value.errno == errno.EFBIG
-    assert not mia.exists()
-    shell('printf "role: user\\ncontent: short\\n---\\n" >> "$CURRENT"', CURRENT=mia)
-    assert contents(mount) == ["short"]
-
-
-def test_fsync_completes_no_record(mount: Mount, mia: Path) -> None:
-    with mia.open("ab", buffering=0) as file:
-        file.write((record("one") + "role: user\ncontent: two\n").encode())
-        os.fsync(file.fileno())
-        assert contents(mount) == ["one"]
-        file.write(b"---\n")
-    assert contents(mount) == ["one", "two"]
 
 
 def test_a_record_given_twice_is_stored_once(mount: Mount, mia: Path) -> None:
@@ -237,15 +130,6 @@ def test_a_record_given_twice_is_stored_once(mount: Mount, mia: Path) -> None:
     with mia.open("a") as file:
         file.write(record("again"))
     assert contents(mount) == []
-
-
-def test_two_writers_with_one_open_file_each_never_mix_their_records(mount: Mount, mia: Path) -> None:
-    with mia.open("ab", buffering=0) as one, mia.open("ab", buffering=0) as other:
-        one.write(b"role: user\ncontent: from")
-        other.write(b"role: user\ncontent: from the")
-        one.write(b" one\n---\n")
-        other.write(b" other\n---\n")
-    assert contents(mount) == ["from one", "from the other"]
 
 
 def test_what_is_appended_raw_is_stored_byte_for_byte(mount: Mount, mia: Path) -> None:
@@ -292,11 +176,3 @@ def test_an_exclusive_creation_fails_where_there_is_a_conversation(mount: Mount,
     os.close(descriptor)
     with pytest.raises(FileExistsError):
         os.open(mia, flags)
-
-
-def test_the_rest_of_a_message_that_is_too_large_is_answered_likewise(mount: Mount, mia: Path) -> None:
-    """A kernel that cut a write in two, and a library that writes the rest once more, show the same reason."""
-    mount.expect_warning("user 'mia': ")
-    with pytest.raises(OSError) as refused, mia.open("ab") as file:
-        file.write(f"role: user\ncontent: {'x' * (2 << 20)}\n---\n".encode())
-    assert refused.value.errno == errno.EFBIG

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from tests.soak import daemons, failover, full, kills, mixed, mounts, outages, places
+from tests.soak import daemons, failover, full, kills, load, mixed, mounts, outages, places
 from tests.soak.report import Report
 
 
@@ -40,6 +40,13 @@ def _mixed(length: Length) -> Iterator[Run]:
 def _mounts(length: Length) -> Iterator[Run]:
     for backend in places.BACKENDS:
         yield lambda folder, backend=backend: mounts.run(backend, folder, seconds=length.seconds_or(120))  # type: ignore[misc]
+
+
+def _load(length: Length) -> Iterator[Run]:
+    for backend in places.BACKENDS:
+        yield lambda folder, backend=backend: load.run(  # type: ignore[misc]
+            backend, folder, seconds=length.seconds_or(60), rounds=length.rounds_or(1)
+        )
 
 
 def _kills(length: Length) -> Iterator[Run]:
@@ -75,6 +82,7 @@ def _failover(length: Length) -> Iterator[Run]:
 SCENARIOS: dict[str, tuple[str, Callable[[Length], Iterator[Run]]]] = {
     "mixed": ("seconds", _mixed),
     "mounts": ("seconds", _mounts),
+    "load": ("rounds of seconds", _load),
     "kills": ("rounds", _kills),
     "daemons": ("rounds", _daemons),
     "full": ("seconds", _full),
@@ -88,8 +96,10 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="scripts/soak", description=(__doc__ or "").partition("\n")[0])
     listed = "; ".join(f"{name} ({unit})" for name, (unit, _) in SCENARIOS.items())
     parser.add_argument("scenarios", nargs="*", metavar="SCENARIO", help=f"{listed}; all of them by default")
-    parser.add_argument("--rounds", type=int, metavar="N", help="how many kills or failovers each run has")
-    parser.add_argument("--seconds", type=float, metavar="N", help="how long each of the other runs goes on")
+    parser.add_argument("--rounds", type=int, metavar="N", help="how many kills, failovers or rounds each run has")
+    parser.add_argument(
+        "--seconds", type=float, metavar="N", help="how long each of the other runs, or a round, goes on"
+    )
     arguments = parser.parse_args()
     for name in arguments.scenarios:
         if name not in SCENARIOS:

@@ -28,24 +28,19 @@ class Place(NamedTuple):
     position: int
 
 
-class Found:
-    """All that a user's conversations hold."""
+class Contents:
+    """What files of such messages hold."""
 
-    def __init__(self, journal: DialogueJournal, user: str) -> None:
+    def __init__(self) -> None:
         self.places: dict[tuple[str, int], list[Place]] = {}
         #: Damaged bytes, and the archive they are in.
         self.damage: list[tuple[str | None, bytes]] = []
-        self.archives = [archive.name for archive in journal.backend.archives(user)]
-        self.conversations = len(self.archives)
         self.messages = 0
         #: What is there and is none of these messages, or not in its writer's order.
         self.strange: list[str] = []
-        for archive in [None, *self.archives]:
-            data = journal.read_bytes(user, archive)
-            self.conversations += bool(data) and archive is None
-            self._read(archive, data)
 
-    def _read(self, archive: str | None, data: bytes) -> None:
+    def read(self, archive: str | None, data: bytes) -> None:
+        """Takes in what a file holds."""
         last: dict[str, int] = {}
         position = 0
         for entry in reading.read(data):
@@ -53,8 +48,13 @@ class Found:
                 self.damage.append((archive, data[entry.offset : entry.offset + entry.length]))
                 continue
             position += 1
-            writer, number, lines = entry.content.split("\n")[0].rsplit(" ", 2)
-            if entry != message(writer, int(number), int(lines)):
+            try:
+                writer, number, lines = entry.content.split("\n")[0].rsplit(" ", 2)
+                is_one = entry == message(writer, int(number), int(lines))
+            except ValueError:
+                self.strange.append(f"{archive} {position}: {entry!r:.200}")
+                continue
+            if not is_one:
                 self.strange.append(f"{archive} {position}: {entry!r:.200}")
             if int(number) <= last.get(writer, -1):
                 self.strange.append(f"{archive} {position}: {writer} {number} after {last[writer]}")
@@ -85,3 +85,16 @@ class Found:
             report.violated("a record is not whole or not in its writer's order", strange)
         for writer, number in self.places:
             report.must(number < known.get(writer, 0), "a record is there that nobody wrote", f"{writer} {number}")
+
+
+class Found(Contents):
+    """All that a user's conversations hold."""
+
+    def __init__(self, journal: DialogueJournal, user: str) -> None:
+        super().__init__()
+        self.archives = [archive.name for archive in journal.backend.archives(user)]
+        self.conversations = len(self.archives)
+        for archive in [None, *self.archives]:
+            data = journal.read_bytes(user, archive)
+            self.conversations += bool(data) and archive is None
+            self.read(archive, data)

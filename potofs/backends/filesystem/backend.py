@@ -1,7 +1,7 @@
 """The filesystem backend: what it does to a user's files, and under which lock.
 
-Reads take no lock: files only grow, and a name changes by rename(2). Every change holds the user's lock, and opens its
-files after it has the lock. What is appended goes out in one write(2).
+Reads wait for no lock: files only grow, up to a record's end, and a name changes by rename(2). Every change holds the
+user's lock, and opens its files after it has the lock. What is appended goes out in one write(2).
 """
 
 import os
@@ -185,10 +185,10 @@ class FilesystemBackend(Backend):
     # Conversations
 
     def stat(self, user: str, archive: str | None = None) -> Stat:
-        return self._conversations.stat(user, archive)
+        return self._conversations.stat_running(user) if archive is None else self._conversations.stat(user, archive)
 
     def open(self, user: str, archive: str | None = None) -> Opened:
-        return self._conversations.open(user, archive)
+        return self._conversations.running(user) if archive is None else self._conversations.open(user, archive)
 
     def append(self, user: str, records: Sequence[Record], *, wait: bool = True) -> Appended:
         if not wait and self._accounts.is_behind(user):
@@ -231,7 +231,7 @@ class FilesystemBackend(Backend):
         # Nothing is archived that is not on disk, unless fsync says never. The newest all the same: it may have been
         # the running one until now, and another server, told never, has archived it.
         for archive in [None, *(archive.name for archive in (archives[-1:] if self._durable else archives))]:
-            with suppress(NotFound), self.open(user, archive) as reader:
+            with suppress(NotFound), self._conversations.open(user, archive) as reader:
                 if self._syncs.is_doubtful(reader.fileno()):
                     with self._locks.held(user, wait=True):
                         self._running.write_again(user, reader.fileno())
@@ -241,7 +241,7 @@ class FilesystemBackend(Backend):
             self._folders.sync(user)
 
     def set_times(self, user: str, archive: str | None, mtime_ns: int) -> None:
-        self.stat(user, archive)
+        self._conversations.stat(user, archive)
         with self._changing(user), must_exist(user, archive):
             path = self._layout.conversation(user, archive)
             if archive is not None and self._conversations.is_compressed(user, archive):
@@ -260,11 +260,11 @@ class FilesystemBackend(Backend):
     def archive(
         self, user: str, name: str | None = None, *, idle_since_ns: int | None = None, wait: bool = True
     ) -> str:
-        self.stat(user)
+        self._conversations.stat(user, None)
         # Another program may have made the user's folders, and not this one.
         self._folders.make(user, wait=wait)
         with self._changing(user, wait=wait) as change:
-            now = self.stat(user)
+            now = self._conversations.stat(user, None)
             if idle_since_ns is not None and now.mtime_ns > idle_since_ns:
                 raise gone_on(user)
             return self._archiving.archive(user, name, change)
@@ -370,9 +370,9 @@ class FilesystemBackend(Backend):
     def rewrite(self, user: str, archive: str | None, seen: Stat, data: bytes, *, was: bytes | None = None) -> bool:
         if self._settings.foreign_writers and (archive is None or not self._is_left_alone(user, archive)):
             raise Unsupported("programs that take no lock may be appending: stop them, and leave out foreignWriters")
-        self.stat(user, archive)
+        self._conversations.stat(user, archive)
         with self._changing(user):
-            now = self.stat(user, archive)
+            now = self._conversations.stat(user, archive)
             if now[:2] != seen[:2]:
                 return False
             if was is not None:

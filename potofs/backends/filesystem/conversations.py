@@ -15,8 +15,12 @@ from potofs.backends.base import Archived, Stat
 from potofs.backends.filesystem import files
 from potofs.backends.filesystem.gzipped import GzipReader, NotGzip
 from potofs.backends.filesystem.layout import COMPRESSED, Layout
+from potofs.backends.filesystem.settled import SettledReader
 from potofs.backends.wording import not_found
 from potofs.errors import InvalidName, NameTooLong, NotFound
+
+# Running conversations of which is remembered how far they are whole.
+_REMEMBERED = 4096
 
 #: An opened conversation, in one form or the other.
 Opened = files.FileReader | GzipReader
@@ -27,6 +31,8 @@ class Conversations:
 
     def __init__(self, layout: Layout) -> None:
         self._layout = layout
+        # How far a user's running conversation was whole when it was looked at last: its id, and bytes.
+        self._whole: dict[str, tuple[int, int]] = {}
 
     def users(self) -> Iterator[str]:
         """The ids of all users; raises OSError, also if the journal's folder is gone."""
@@ -49,8 +55,35 @@ class Conversations:
             raise not_found(user, archive)
         return files.stat_of(found, self._layout.number_of)
 
+    def stat_running(self, user: str) -> Stat:
+        """What is known of the running one as far as it is whole; raises NotFound, OSError."""
+        # A conversation is whole up to there for ever, so that mostly it need not be opened.
+        with must_exist(user, None):
+            stat = files.stat_of(os.stat(self._layout.conversation(user, None)), self._layout.number_of)
+        if self._whole.get(user) != stat[:2]:
+            with self.running(user) as reader:
+                stat = reader.stat()
+            if len(self._whole) >= _REMEMBERED:
+                self._whole.clear()
+            self._whole[user] = stat[:2]
+        return stat
+
+    def running(self, user: str) -> SettledReader:
+        """Opens the running one as far as it is whole, also while somebody appends; raises NotFound, OSError."""
+        with must_exist(user, None):
+            reader = SettledReader(
+                self._layout.conversation(user, None), self._layout.lock(user), self._layout.number_of
+            )
+        if not reader.stat().size:
+            reader.close()
+            raise not_found(user, None)
+        return reader
+
     def open(self, user: str, archive: str | None) -> Opened:
-        """Opens one to read; raises NotFound, OSError."""
+        """Opens one to read, and all that is there: the caller holds the lock, or looks at an archive.
+
+        Raises NotFound, OSError.
+        """
         try:
             reader = files.FileReader(self._layout.conversation(user, archive), self._layout.number_of)
         except FileNotFoundError:
