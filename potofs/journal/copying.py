@@ -10,6 +10,7 @@ import time
 from potofs.backends.base import RECORD_END, Backend, Reader, Stat, conversation_file, whole_records
 from potofs.errors import AlreadyExists, InvalidMessage, NotFound, NotPermitted
 from potofs.journal import reading
+from potofs.journal.message import ChatMessage
 
 # Bytes that are compared at once.
 _PIECE = 1 << 20
@@ -19,22 +20,23 @@ def restore(backend: Backend, user: str, archive: str | None, copy: bytes, mtime
     """Makes bytes a conversation: an archive, or with None the running one.
 
     What there is of it already has to be their beginning, and the rest is added. Its time of last append is `mtime_ns`
-    then, or the present. Raises NotPermitted if what is there is something else, InvalidMessage if there is no
-    message in the copy, and what the backend raises.
+    then, or the present. Raises NotPermitted if what is there is something else, InvalidMessage if there is no message
+    in the copy, and what the backend raises.
     """
+    _must_hold_a_message(user, archive, copy)
     try:
         with backend.open(user, archive) as reader:
             there = reader.stat()
             begins = _begins_with(copy, reader)
     except NotFound:
-        extend(backend, user, archive, None, copy, mtime_ns)
+        _add(backend, user, archive, None, copy, mtime_ns)
         return
     if not begins:
         raise NotPermitted(
             f"{_named(user, archive)} holds something else than the beginning of this copy, and nothing is replaced"
         )
     if len(copy) > there.size:
-        extend(backend, user, archive, there, copy[there.size :], mtime_ns)
+        _add(backend, user, archive, there, copy[there.size :], mtime_ns)
     elif mtime_ns is not None:
         backend.set_times(user, archive, mtime_ns)
 
@@ -44,9 +46,22 @@ def extend(
 ) -> None:
     """Adds bytes behind a conversation that is still as it was `seen`, or (None) still not there; or none of them.
 
-    Raises as `restore`.
+    Whoever adds them (`rsync --append`) may not have looked at what they go on from. So the first record has to be a
+    whole message, together with the torn end that it may complete: NotPermitted. Else raises as `restore`.
     """
-    _must_hold_a_message(backend, user, archive, seen, data)
+    if seen is None:
+        _must_hold_a_message(user, archive, data)
+    else:
+        with backend.open(user, archive) as reader:
+            whole = _torn_end(reader, seen.size) + data
+        if not isinstance(next(reading.read(whole), None), ChatMessage):
+            raise NotPermitted(f"these {len(data)} bytes do not go on where {_named(user, archive)} ends")
+    _add(backend, user, archive, seen, data, mtime_ns)
+
+
+def _add(
+    backend: Backend, user: str, archive: str | None, seen: Stat | None, data: bytes, mtime_ns: int | None
+) -> None:
     mtime_ns = time.time_ns() if mtime_ns is None else mtime_ns
     changed = NotPermitted(f"{_named(user, archive)} has changed since it was compared: copy it once more")
     try:
@@ -61,8 +76,8 @@ def extend(
         else:
             with backend.open(user, archive) as reader:
                 was = reader.read(0, seen.size)
-            # Archives never grow where they are: their readers' kernels remember what they read.
-            is_done = backend.rewrite(user, archive, seen, was + data)
+            # As another one: whoever reads it goes on with what it was.
+            is_done = backend.rewrite(user, archive, seen, was + data, was=was)
             if is_done:
                 backend.set_times(user, archive, mtime_ns)
     except (AlreadyExists, NotFound):
@@ -71,11 +86,8 @@ def extend(
         raise changed
 
 
-def _must_hold_a_message(backend: Backend, user: str, archive: str | None, seen: Stat | None, data: bytes) -> None:
-    """Raises InvalidMessage if there is none in what is added, together with the torn end that it may complete."""
-    if seen is not None:
-        with backend.open(user, archive) as reader:
-            data = _torn_end(reader, seen.size) + data
+def _must_hold_a_message(user: str, archive: str | None, data: bytes) -> None:
+    """Raises InvalidMessage if there is none."""
     for piece in whole_records(lambda offset, size: data[offset : offset + size], 0, len(data)):
         if next(reading.messages(piece), None) is not None:
             return

@@ -89,6 +89,21 @@ class TestCopies:
         assert mount.current("mia").read_bytes() == RECORD + MORE
         assert [message.content for message in behind.get_conversation("mia")] == [SAID.content, "On its way."]
 
+    def test_what_does_not_go_on_with_a_record_is_no_copy_of_it(self, mount: Mount, behind: DialogueJournal) -> None:
+        mount.expect_warning("do not go on where")
+        behind.add_message("mia", SAID)
+        descriptor = os.open(mount.current("mia"), os.O_WRONLY)
+        # As `rsync --append` does, which does not look at what is there.
+        os.pwrite(descriptor, MORE[7:] + MORE, len(RECORD))
+        raises(errno.EPERM)(lambda: os.close(descriptor))
+        assert mount.current("mia").read_bytes() == RECORD
+
+    def test_a_torn_end_that_a_copy_goes_on_with_is_whole_then(self, mount: Mount) -> None:
+        mount.current("mia").write_bytes(RECORD + MORE[:30])
+        with mount.current("mia").open("r+b", buffering=0) as file:
+            os.pwrite(file.fileno(), MORE[30:], len(RECORD) + 30)
+        assert mount.current("mia").read_bytes() == RECORD + MORE
+
     def test_a_copy_is_refused_when_somebody_appended_meanwhile(self, mount: Mount, behind: DialogueJournal) -> None:
         mount.expect_warning("has changed since it was compared")
         behind.add_message("mia", SAID)
