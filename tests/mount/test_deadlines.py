@@ -207,9 +207,11 @@ def test_a_second_signal_does_not_end_it_before_all_is_set_aside(mount: Mount, s
             for number in (signal.SIGTERM, signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
                 os.kill(daemon, number)
                 wait_until(lambda: "SIGTERM: unmounting" in mount.log.read_text(), "it has heard the first")
-            reader.join()
+            wait_until(lambda: "did not answer" in mount.log.read_text(), "that has ended")
+            # Now nobody listens to signals any more, and what was not finished is being set aside.
             os.kill(daemon, signal.SIGTERM)
         wait_until(lambda: not processes_of(mount.path), "the daemon has ended")
+        reader.join()
     finally:
         opened.close()
     assert "are kept in rejected/" in mount.log.read_text()
