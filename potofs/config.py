@@ -12,6 +12,7 @@ Names and defaults of the settings are those of the document's configuration fil
 
 import os
 import re
+from collections.abc import Mapping
 from difflib import get_close_matches
 from typing import Any, Final, Literal, TypeVar, get_args, get_origin
 from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit
@@ -30,6 +31,10 @@ REDIS_SCHEMES: Final = frozenset(
 MAX_MESSAGE_BYTES: Final = 1 << 20
 
 _PASSWORD = re.compile("(://[^/?#@:]*:).*@", re.DOTALL)
+
+
+# What a setting is called that nobody may see.
+_SECRET = re.compile("pass(word|wd|phrase)?$|secret|token|credential|(api|access|private)_?key", re.IGNORECASE)
 
 
 class Limits(msgspec.Struct, frozen=True):
@@ -162,6 +167,7 @@ class Where(msgspec.Struct, frozen=True):
     def __str__(self) -> str:
         """The URL without its options and without a password, in ASCII; for a log or a list of mounts."""
         user, at, rest = self.place.rpartition("@")
+        # Of another package's backend nobody here knows what its place means: what looks like a password is one.
         if self.scheme != "file" and ":" in user:
             return self._with(f"{user.partition(':')[0]}:***{at}{rest}")
         return self._with(self.place)
@@ -195,6 +201,17 @@ def _expected(kind: Any, error: msgspec.ValidationError) -> str:
     if get_origin(kind) is Literal:
         return f"expected {' or '.join(map(str, get_args(kind)))}"
     return str(error)
+
+
+def redacted(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Options as they may be shown: what is a secret by its name, or is a URL with a password, is not in it."""
+    shown = dict(options)
+    for name, value in options.items():
+        if _SECRET.search(name) and value:
+            shown[name] = "***"
+        elif isinstance(value, str):
+            shown[name] = _PASSWORD.sub(r"\1***@", value)
+    return shown
 
 
 def root(directory: str) -> Where:

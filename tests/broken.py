@@ -144,6 +144,11 @@ class ArchivesWhenItSyncs(ShelfBackend):
             del self.shelf.users[user].items[archive.name]
 
 
+class LeavesOutWhoIsNotThere(ShelfBackend):
+    def changes_of(self, users: Sequence[str]) -> list[int | None]:
+        return [changed for changed in super().changes_of(users) if changed is not None]
+
+
 class HasOneNumberForAll(ShelfBackend):
     def append(self, user: str, records: Sequence[Record], *, wait: bool = True) -> Appended:
         done = super().append(user, records, wait=wait)

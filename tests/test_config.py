@@ -130,6 +130,14 @@ def test_a_place_is_shown_as_it_was_given(url: str) -> None:
     assert parse(parse(f"{url}?a=b").url) == parse(f"{url}?a=b")
 
 
+@pytest.mark.parametrize("place", ["mia:s3cret@host/a", ":s3cret@host", "mia:s3@cret@host:1,host:2/x"])
+@pytest.mark.parametrize("scheme", ["redis", "redis+cluster", "shelf"])
+def test_a_password_is_not_shown_whosever_backend_it_is_for(scheme: str, place: str) -> None:
+    shown = str(Where(scheme, place))
+    assert "cret" not in shown
+    assert ":***@host" in shown
+
+
 # Settings
 
 

@@ -31,6 +31,7 @@ KEPT_TO = {
     "trio": {"fuse", "mount"},
     "yaml": {"journal", "mount"},
     "fcntl": {"backends", "mount"},
+    "prometheus_client": {"fuse"},
     "redis": {"backends"},
     "hypothesis": {"testing"},
     "pytest": {"testing"},

@@ -21,13 +21,20 @@ from potofs.cli import helper
 from potofs.cli.commands import potofs
 from potofs.config import FilesystemSettings, MemorySettings, RedisSettings, Settings, Where
 from potofs.fuse import errnos
+from potofs.fuse.operations import Operations
 from potofs.journal import reading
+from potofs.journal.health import Health
+from potofs.journal.journal import open_journal
 from potofs.journal.message import ROLES
+from potofs.journal.models import DialogueJournalStats
+from potofs.journal.tally import Taken
 from potofs.mount import options, owners, running
 from potofs.mount.mountpoints import FILESYSTEM_TYPE
 from potofs.mount.overview import State
 from potofs.testing import BackendConformance
 from potofs.tree import nodes
+from potofs.tree.system import Figures
+from potofs.tree.tree import Tree
 from tests.mounts import abandon
 from tests.soak.__main__ import SCENARIOS
 
@@ -181,6 +188,37 @@ def test_every_name_of_the_tree_is_in_it() -> None:
     for names in nodes.FIXED.values():
         for name in names:
             assert re.search(rf"[`/]{re.escape(name)}[`/]", README), name
+
+
+def test_every_metric_is_in_it() -> None:
+    stats = DialogueJournalStats(
+        total_users=1,
+        total_messages=1,
+        total_archived_conversations=1,
+        average_messages_per_user=1,
+        storage_usage=1,
+        oldest_message="2024-01-15T10:30:00.000Z",
+        newest_message="2024-01-15T10:30:00.000Z",
+        backend="memory",
+        last_cleanup="2024-01-15T10:30:00.000Z",
+    )
+    with open_journal("memory:") as journal:
+        tree = Tree(journal)
+        Operations(tree)
+        assert tree.system.metrics is not None
+        text = tree.system.metrics(Figures(Taken(0, 0, 0), stats)).decode()
+    found = re.findall("^# TYPE ([a-z_]+)", text, re.MULTILINE)
+    assert len(found) > 10
+    for name in found:
+        assert re.search(rf"`{name}[`{{]", README), name
+
+
+def test_every_health_check_is_in_it() -> None:
+    with open_journal("memory:") as journal:
+        report = Health(journal.backend).report()
+    for name, check in report.items():
+        if isinstance(check, dict):
+            assert f"| `{name}` |" in README, name
 
 
 def test_every_scenario_of_hard_use_is_in_it() -> None:

@@ -59,6 +59,7 @@ FAILS: dict[type[ShelfBackend], tuple[str, ...]] = {
         "a_restored_conversation_goes_on",
         "appends_of_several_threads_are_all_counted",
     ),
+    broken.LeavesOutWhoIsNotThere: ("of_many_users_it_tells_at_once_when_they_changed_and_who_is_not_there",),
     broken.NeverWorksWithoutWaiting: ("an_append_without_waiting_succeeds_where_nobody_else_writes",),
     broken.ReadsTheWholeRest: (
         "a_compressed_archive_is_read_by_several_threads_at_once",

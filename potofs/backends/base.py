@@ -16,7 +16,7 @@ from contextlib import suppress
 from enum import Enum
 from typing import Literal, NamedTuple, NoReturn, Self
 
-from potofs.config import Limits
+from potofs.config import Limits, Settings, Where
 from potofs.errors import Fenced, NotFound, Unsupported
 
 #: What makes two records the same message, as the layer above decides it.
@@ -272,6 +272,10 @@ class Backend(ABC):
     capabilities: frozenset[Capability] = frozenset({Capability.PERSISTENCE, Capability.ARCHIVAL})
     #: What the configuration calls it; one of another package is called by its entry point.
     name: str = ""
+    #: Where it is, as whoever opened it said.
+    where: Where | None = None
+    #: What it was told, defaults included; None where only the backend knows its settings.
+    configured: Settings | None = None
     #: What it was told about clean-ups, which are the layer above's.
     limits: Limits = Limits()
     #: Whether everything waits for a network, reading too.
@@ -312,6 +316,10 @@ class Backend(ABC):
     @abstractmethod
     def user_changed(self, user: str) -> int:
         """When a conversation of the user came, went or was renamed (nanoseconds since 1970)."""
+
+    def changes_of(self, users: Sequence[str]) -> list[int | None]:
+        """`user_changed` of each of many users, None for one who is not there; here one after the other."""
+        return [self.user_changed(user) if self.has_user(user) else None for user in users]
 
     def set_changed(self, user: str | None, when_ns: int) -> None:  # noqa: B027  (a time that is only shown)
         """Sets what `user_changed`, or with None `users_changed`, says, for whoever restores a copy's times.

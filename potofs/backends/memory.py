@@ -130,7 +130,7 @@ class MemoryBackend(Backend):
     def __init__(self, where: Where, scan: Scan) -> None:
         if where.place:
             raise ConfigError(f"{where}: memory has no place, write memory: alone")
-        self._settings = where.settings(MemorySettings)
+        self.configured = self._settings = where.settings(MemorySettings)
         self.limits = self._settings.limits
         self._scan = scan
         self._lock = threading.RLock()

@@ -35,7 +35,7 @@ def open_backend(where: Where, scan: Scan) -> Backend:
     """
     if where.scheme in _OURS:
         module, name = _OURS[where.scheme]
-        return cast(Open, getattr(import_module(module), name))(where, scan)
+        return _placed(cast(Open, getattr(import_module(module), name))(where, scan), where)
     # Late: reading the metadata of all installed packages takes longer than the rest of a start.
     from importlib.metadata import entry_points
 
@@ -44,6 +44,11 @@ def open_backend(where: Where, scan: Scan) -> Backend:
         raise ConfigError(f"no backend is called {where.scheme!r}: there is {', '.join(sorted([*_OURS, *offered]))}")
     backend = _of_package(offered[where.scheme], where, scan)
     backend.name = backend.name or where.scheme
+    return _placed(backend, where)
+
+
+def _placed(backend: Backend, where: Where) -> Backend:
+    backend.where = where
     return backend
 
 

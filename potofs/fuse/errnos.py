@@ -3,12 +3,14 @@
 import errno
 import functools
 import logging
+import time
 from collections.abc import Callable, Coroutine
-from typing import Any, Final, ParamSpec, TypeVar
+from typing import Any, Concatenate, Final, ParamSpec, Protocol, TypeVar
 
 import pyfuse3
 
 from potofs import errors
+from potofs.fuse.activity import Activity
 
 log = logging.getLogger(__name__)
 
@@ -49,21 +51,41 @@ def errno_of(error: Exception) -> int:
     return errno.EIO
 
 
+class Answering(Protocol):
+    """Whoever has handlers."""
+
+    @property
+    def activity(self) -> Activity:
+        """Where its answers are counted."""
+
+
+Handlers = TypeVar("Handlers", bound=Answering)
+
+
 def answered(
-    handler: Callable[Arguments, Coroutine[Any, Any, Result]],
-) -> Callable[Arguments, Coroutine[Any, Any, Result]]:
-    """A handler from which nothing but FUSEError comes: anything else would end the mount for everyone."""
+    handler: Callable[Concatenate[Handlers, Arguments], Coroutine[Any, Any, Result]],
+) -> Callable[Concatenate[Handlers, Arguments], Coroutine[Any, Any, Result]]:
+    """A handler from which nothing but FUSEError comes: anything else would end the mount for everyone.
+
+    Its answers are counted.
+    """
+    operation = handler.__name__
 
     @functools.wraps(handler)
-    async def answer(*args: Arguments.args, **kwargs: Arguments.kwargs) -> Result:
+    async def answer(handlers: Handlers, /, *args: Arguments.args, **kwargs: Arguments.kwargs) -> Result:
+        begun, number = time.perf_counter(), 0
         try:
-            return await handler(*args, **kwargs)
-        except pyfuse3.FUSEError:
+            return await handler(handlers, *args, **kwargs)
+        except pyfuse3.FUSEError as error:
+            number = error.errno
             raise
         except Exception as error:
             if isinstance(error, errors.DeadlineExceeded | errors.Unreachable | errors.Damaged):
                 # The caller sees a number only; the reason is here.
-                log.warning("%s: %s", handler.__name__, error)
-            raise pyfuse3.FUSEError(errno_of(error)) from None
+                log.warning("%s: %s", operation, error)
+            number = errno_of(error)
+            raise pyfuse3.FUSEError(number) from None
+        finally:
+            handlers.activity.answered(operation, time.perf_counter() - begun, number)
 
     return answer

@@ -152,7 +152,7 @@ class ConversationFile(OpenFile):
         return self._reader
 
     async def _ask(self, question: Callable[[], Result]) -> Result:
-        return await self._workers.ask(self.node.user, self._tree.blocks, question)
+        return await self._workers.ask_about(self.node, self._tree.blocks, question)
 
     async def _append(self, append: Callable[..., None], size: int = 0) -> None:
         """Appends in turn; `size` is how many bytes come in."""

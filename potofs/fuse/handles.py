@@ -1,21 +1,10 @@
 """What programs have open, by the numbers that the kernel uses for it."""
 
-from collections.abc import Iterable
-
 from potofs.errors import Stale
+from potofs.fuse.directories import DirectoryHandle
 from potofs.fuse.files import DraftFile, OpenFile
 from potofs.tree.attributes import Attributes
 from potofs.tree.drafts import Draft
-from potofs.tree.nodes import Node
-
-
-class DirectoryHandle:
-    """An open directory, with its names as they were when it was opened."""
-
-    def __init__(self, node: Node) -> None:
-        self.node = node
-        self.names: list[str] | None = None
-
 
 Handle = OpenFile | DirectoryHandle
 
@@ -46,6 +35,10 @@ class Handles:
             raise Stale(f"directory {number} is not open")
         return handle
 
+    def directories(self) -> int:
+        """How many directories are open."""
+        return len(self) - len(self.files())
+
     def remove(self, number: int) -> None:
         """Raises Stale if nothing is open under this number."""
         if self._handles.pop(number, None) is None:
@@ -65,7 +58,7 @@ class Handles:
         files = self.files() if number is None else [self.file(number)]
         return [file.draft for file in files if isinstance(file, DraftFile) and file.inode == inode]
 
-    def files(self) -> Iterable[OpenFile]:
+    def files(self) -> list[OpenFile]:
         return [handle for handle in self._handles.values() if isinstance(handle, OpenFile)]
 
     def __len__(self) -> int:

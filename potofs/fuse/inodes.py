@@ -1,4 +1,7 @@
-"""Which entry an inode number stands for, as long as the kernel remembers the number."""
+"""Which entry an inode number stands for, as long as the kernel remembers the number.
+
+That may be for every entry that there is, and is the kernel's to say: so little is kept of each.
+"""
 
 import time
 from collections import OrderedDict
@@ -20,9 +23,10 @@ class Inodes:
 
     def __init__(self) -> None:
         self._nodes: dict[int, Node] = {ROOT_INODE: nodes.ROOT}
-        self._lookup_counts: dict[int, int] = {ROOT_INODE: 1}
+        # How often beyond the first time; of most it was told once.
+        self._told_again: dict[int, int] = {}
         # When the kernel was last told of a number as a running conversation, and of those as an archive (seconds,
-        # monotonic).
+        # monotonic); the longest ago first, and those only that are recent.
         self._told_as_current: dict[int, float] = {}
         self._told_as_archive: dict[int, float] = {}
         # The running conversation that a process has looked up last, as long as it has looked up nothing else.
@@ -42,12 +46,13 @@ class Inodes:
 
     def remember(self, inode: int, node: Node) -> None:
         """The kernel is told of an entry once more; it may have moved since the last time."""
+        if inode in self._nodes:
+            self._told_again[inode] = self._told_again.get(inode, 0) + 1
         self._nodes[inode] = node
-        self._lookup_counts[inode] = self._lookup_counts.get(inode, 0) + 1
         if node.kind is Kind.CURRENT:
-            self._told_as_current[inode] = time.monotonic()
+            _note(self._told_as_current, inode)
         elif inode in self._told_as_current:
-            self._told_as_archive[inode] = time.monotonic()
+            _note(self._told_as_archive, inode)
 
     def moved(self, inode: int, node: Node) -> None:
         """A conversation has another name now."""
@@ -77,14 +82,28 @@ class Inodes:
 
     def forget(self, inode: int, times: int) -> None:
         """The kernel forgets so many of the times that it was told."""
-        left = self._lookup_counts.get(inode, 0) - times
-        if left > 0 or inode == ROOT_INODE:
-            self._lookup_counts[inode] = left
-        else:
-            self._lookup_counts.pop(inode, None)
+        again = self._told_again.pop(inode, 0) - times
+        if again > 0:
+            self._told_again[inode] = again
+        elif again < 0 and inode != ROOT_INODE:
             self._nodes.pop(inode, None)
             self._told_as_current.pop(inode, None)
             self._told_as_archive.pop(inode, None)
+
+    def __len__(self) -> int:
+        """How many numbers the kernel remembers, the root among them."""
+        return len(self._nodes)
+
+
+def _note(moments: dict[int, float], inode: int) -> None:
+    """Notes the present moment for a number, and forgets moments that are not recent any more."""
+    moments.pop(inode, None)
+    while moments:
+        oldest = next(iter(moments))
+        if _is_recent(moments[oldest]):
+            break
+        del moments[oldest]
+    moments[inode] = time.monotonic()
 
 
 def _is_recent(moment: float | None) -> bool:

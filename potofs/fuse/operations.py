@@ -16,13 +16,15 @@ from typing import TypeVar
 import pyfuse3
 from pyfuse3 import EntryAttributes, FileHandleT, FileInfo, FileNameT, FlagT, InodeT, ModeT, RequestContext
 
-from potofs.errors import AlreadyExists, NotFound, NotPermitted, PotofsError
+from potofs.errors import AlreadyExists, NotFound, NotPermitted
 from potofs.fuse import intent, setting
+from potofs.fuse.activity import Activity
+from potofs.fuse.directories import DirectoryHandle, Listed
 from potofs.fuse.errnos import answered
 from potofs.fuse.files import ConversationFile, DraftFile, OpenFile
 from potofs.fuse.finding import Finder
 from potofs.fuse.freshness import REMEMBERED, Freshness
-from potofs.fuse.handles import DirectoryHandle, Handles
+from potofs.fuse.handles import Handles
 from potofs.fuse.inodes import Inodes
 from potofs.fuse.permissions import Owner, Permissions
 from potofs.fuse.workers import THREADS, Workers
@@ -31,6 +33,7 @@ from potofs.tree import nodes
 from potofs.tree.attributes import Attributes, Entry
 from potofs.tree.drafts import Draft
 from potofs.tree.nodes import Kind, Node
+from potofs.tree.system import Figures
 from potofs.tree.tree import Tree
 
 Result = TypeVar("Result")
@@ -54,6 +57,9 @@ class Operations(pyfuse3.Operations):
         self._inodes = Inodes()
         self._handles = Handles()
         self._workers = Workers()
+        #: Where its answers are counted.
+        self.activity = Activity()
+        tree.system.metrics = self._metrics
         self._finder = Finder(tree, self._inodes, self._handles)
         #: To be opened once it is mounted.
         self.freshness = Freshness(tree, self._inodes)
@@ -119,31 +125,37 @@ class Operations(pyfuse3.Operations):
 
     @answered
     async def opendir(self, inode: InodeT, ctx: RequestContext) -> FileHandleT:
-        return FileHandleT(self._handles.add(DirectoryHandle(self._inodes.node(inode))))
+        return FileHandleT(self._handles.add(DirectoryHandle(self._tree, self._inodes.node(inode))))
 
     @answered
     async def readdir(self, fh: FileHandleT, start_id: int, token: pyfuse3.ReaddirToken) -> None:
         handle = self._handles.directory(fh)
-        if handle.names is None or start_id == 0:
-            handle.names = await self._workers.run(handle.node.user, lambda: self._tree.names(handle.node))
-        for position in range(start_id, len(handle.names)):
-            name = handle.names[position]
-            try:
-                entry = await self._looked_up(handle.node, name)
-            except NotFound:
-                continue  # Not there yet, or no more.
-            except (PotofsError, OSError) as error:
-                # One that cannot be shown hides no other.
-                log.warning("%s has an entry %r that cannot be shown: %s", handle.node, name, error)
-                continue
-            attributes = self._shown(entry.node, entry.attributes)
-            if not pyfuse3.readdir_reply(token, FileNameT(os.fsencode(name)), attributes, position + 1):
-                break
-            self._inodes.remember(entry.attributes.inode, entry.node)
+        place = start_id
+        async with handle.turn:
+            while listed := handle.ahead(place) or await self._listed(handle, place):
+                for place, name, told in listed:
+                    if isinstance(told, Entry):
+                        attributes = self._shown(told.node, told.attributes)
+                        if not pyfuse3.readdir_reply(token, FileNameT(os.fsencode(name)), attributes, place):
+                            return
+                        self._inodes.remember(told.attributes.inode, told.node)
+                    elif not isinstance(told, NotFound):  # Else it is not there yet, or no more.
+                        # One that cannot be shown hides no other.
+                        log.warning("%s has an entry %r that cannot be shown: %s", handle.node, name, told)
+
+    async def _listed(self, handle: DirectoryHandle, place: int) -> Sequence[Listed]:
+        node = handle.node
+        if handle.ends_at(place):
+            return ()
+        # Only the directories whose names are given have few entries for sure.
+        blocks = self._tree.blocks or node.kind not in nodes.FIXED
+        return await self._workers.ask_about(node, blocks, lambda: handle.read(place))
 
     @answered
     async def releasedir(self, fh: FileHandleT) -> None:
+        directory = self._handles.directory(fh)
         self._handles.remove(fh)
+        directory.close()
 
     @answered
     async def mkdir(self, parent_inode: InodeT, name: FileNameT, mode: ModeT, ctx: RequestContext) -> EntryAttributes:
@@ -275,6 +287,17 @@ class Operations(pyfuse3.Operations):
 
     # Inside
 
+    def _metrics(self, figures: Figures) -> bytes:
+        from potofs.fuse import metrics
+
+        present = {
+            "open files": len(self._handles.files()),
+            "open directories": self._handles.directories(),
+            "worker threads": self._workers.at_work(),
+            "remembered inodes": len(self._inodes),
+        }
+        return metrics.text(self.activity, present, figures)
+
     def close(self) -> None:
         """Sets aside what open handles have not finished; after the last request."""
         # At once, for each may have to wait for a server that does not answer.
@@ -284,15 +307,19 @@ class Operations(pyfuse3.Operations):
 
     async def _ask(self, node: Node, question: Callable[[], Result]) -> Result:
         """Asks the tree something about a node: here where that is quick, else in a worker thread."""
-        blocks = self._tree.blocks or node.kind is Kind.METADATA
-        return await self._workers.ask(node.user, blocks, question)
+        blocks = self._tree.blocks or node.kind.is_reckoned
+        return await self._workers.ask_about(node, blocks, question)
 
     async def _looked_up(self, parent: Node, name: str) -> Entry:
-        # The figures in metadata.yaml have to be reckoned, so what is asked about is the entry.
-        about = Node(Kind.METADATA, parent.user) if name == "metadata.yaml" else parent
+        # What is asked about is the entry, which may take longer than the directory, or wait for nobody.
+        kind = nodes.FIXED.get(parent.kind, {}).get(name)
+        about = Node(kind, parent.user) if kind else parent
         return await self._ask(about, lambda: self._tree.lookup(parent, name))
 
     async def _attributes(self, inode: InodeT, node: Node) -> Attributes:
+        if node.kind is Kind.ROOT:
+            # On the way to everything, so to what tells that the backend does not answer: it is not asked.
+            return self._tree.attributes(node)
         return await self._ask(node, lambda: self._finder.attributes(inode, node))
 
     async def _opened_to_write(self, inode: InodeT, node: Node, flags: int) -> FileInfo:

@@ -13,13 +13,15 @@ from weakref import WeakValueDictionary
 import trio
 
 from potofs.errors import WouldBlock
+from potofs.tree.nodes import Node
 
 Result = TypeVar("Result")
 
 #: Threads for all.
 THREADS = 64
-# For the requests of one user.
+# For the requests of one user, and for those that are about the journal as a whole.
 _THREADS_OF_USER = 6
+_THREADS_APART = 16
 
 
 class Workers:
@@ -27,6 +29,7 @@ class Workers:
 
     def __init__(self) -> None:
         self._all = trio.CapacityLimiter(THREADS)
+        self._apart = trio.CapacityLimiter(_THREADS_APART)
         # A user's limiter lives as long as a request that holds it.
         self._of_users: WeakValueDictionary[str, trio.CapacityLimiter] = WeakValueDictionary()
 
@@ -37,6 +40,25 @@ class Workers:
             limiter = self._of_users[user] = trio.CapacityLimiter(_THREADS_OF_USER)
         async with limiter:
             return await trio.to_thread.run_sync(function, limiter=self._all)
+
+    async def run_apart(self, function: Callable[[], Result]) -> Result:
+        """Runs a function in a worker thread that no request of a user can take: how the journal is can be asked for
+        even when it is not well.
+        """
+        return await trio.to_thread.run_sync(function, limiter=self._apart)
+
+    def at_work(self) -> int:
+        """How many threads are running something."""
+        return self._all.borrowed_tokens + self._apart.borrowed_tokens
+
+    async def ask_about(self, node: Node, blocks: bool, question: Callable[[], Result]) -> Result:
+        """Asks something about an entry: here where that is quick, in a worker thread if it `blocks`.
+
+        What is asked about the journal as a whole waits for no user, and nobody waits for it.
+        """
+        if not node.kind.is_of_journal:
+            return await self.ask(node.user, blocks, question)
+        return question() if node.kind.is_directory else await self.run_apart(question)
 
     async def ask(self, user: str, blocks: bool, question: Callable[[], Result]) -> Result:
         """Asks something on behalf of a user: here where that is quick, in a worker thread if it `blocks`."""

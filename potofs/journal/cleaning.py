@@ -130,12 +130,22 @@ def log_line(result: CleanupResult) -> bytes:
 
 def last_in_log(backend: Backend) -> str | None:
     """When the last clean-up of this journal ended, by whichever program (ISO 8601); None if there was none."""
+    last = last_result(backend)
+    return None if last is None else times.iso(ended_ns(last))
+
+
+def ended_ns(result: CleanupResult) -> int:
+    """When a clean-up ended (nanoseconds since 1970)."""
+    return (times.nanoseconds(result.started_at) or 0) + result.duration_ms * 10**6
+
+
+def last_result(backend: Backend) -> CleanupResult | None:
+    """What the last clean-up of this journal did, by whichever program; None if there was none."""
     tail = backend.read_log(max(0, backend.log_size() - _LAST_LINES), _LAST_LINES)
     for line in reversed(tail.splitlines()):
         # Its beginning may be cut off, and somebody may have written a line of another kind.
         with suppress(ConfigError):
             result = CleanupResult.from_json(line)
-            began = times.nanoseconds(result.started_at)
-            if began is not None:
-                return times.iso(began + result.duration_ms * 10**6)
+            if times.nanoseconds(result.started_at) is not None:
+                return result
     return None

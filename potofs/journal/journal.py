@@ -27,6 +27,7 @@ from potofs.journal.models import (
 )
 from potofs.journal.reading import Damage
 from potofs.journal.summary import Summaries
+from potofs.journal.tally import Tally
 
 log = logging.getLogger(__name__)
 
@@ -146,17 +147,22 @@ class DialogueJournal:
         given = arguments.several("pieces", pieces, "bytes")
         piping.append_pieces(lambda records: self.append(user, records), given)
 
-    def appender(self, user: User) -> Appender:
-        """Takes a user's records as bytes, in any pieces."""
+    def appender(self, user: User, tally: Tally | None = None) -> Appender:
+        """Takes a user's records as bytes, in any pieces; `tally` counts what is taken in."""
         id_of(user)
         self._check_open()
 
         def commit(records: Sequence[Record], *, wait: bool) -> Appended:
-            return self.append(user, records, wait=wait)
+            appended = self.append(user, records, wait=wait)
+            if tally is not None:
+                tally.appended(records, appended)
+            return appended
 
         def set_aside(data: bytes) -> str:
             name = self.backend.set_aside(id_of(user), data)
             log.warning("user %r: %d bytes that are no message are kept in rejected/%s", id_of(user), len(data), name)
+            if tally is not None:
+                tally.rejected()
             return name
 
         return Appender(commit, set_aside)

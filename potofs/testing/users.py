@@ -51,6 +51,14 @@ class Users(Suite):
             backend.set_aside(user, b"refused")
         assert list(backend.users()) == []
 
+    def test_of_many_users_it_tells_at_once_when_they_changed_and_who_is_not_there(self, backend: Backend) -> None:
+        for user in HOSTILE:
+            backend.append(user, records(0, 1))
+        asked = [*HOSTILE, "nobody", HOSTILE[0]]
+        expected = [*map(backend.user_changed, HOSTILE), None, backend.user_changed(HOSTILE[0])]
+        assert backend.changes_of(asked) == expected
+        assert backend.changes_of([]) == []
+
     def test_a_user_is_created_once_with_a_profile(self, backend: Backend) -> None:
         before = backend.users_changed()
         backend.create_user("mia", b"userId: mia\n")

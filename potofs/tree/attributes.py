@@ -3,6 +3,7 @@
 from hashlib import blake2b
 from typing import NamedTuple
 
+from potofs.backends.base import Stat
 from potofs.tree.nodes import Kind, Node
 
 #: The number that a kernel gives to the root of every mount.
@@ -38,3 +39,13 @@ def virtual_inode(node: Node) -> int:
         return ROOT_INODE
     digest = blake2b(f"{node.kind.name}\0{node.user}\0{node.name}".encode(), digest_size=8).digest()
     return int.from_bytes(digest) | _VIRTUAL
+
+
+def directory(node: Node, changed_ns: int) -> Attributes:
+    """What is shown of a directory in which something came or went at that time (nanoseconds since 1970)."""
+    return Attributes(virtual_inode(node), node.kind.mode, 0, changed_ns, changed_ns)
+
+
+def stored(node: Node, stat: Stat) -> Attributes:
+    """What is shown of what a backend has."""
+    return Attributes(stat.id, node.kind.mode, stat.size, stat.mtime_ns, stat.ctime_ns)

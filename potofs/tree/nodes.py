@@ -6,6 +6,13 @@
             archived/<archive>.yaml
             rejected/<time>.yaml        (rejected/ only while there is something in it)
         metadata.yaml
+    system/
+        stats.yaml
+        health.yaml
+        metrics.prom                    (only where something serves the tree)
+        cleanup.log
+    config/
+        journal-config.yaml
 
 A name that begins with a dot is a scratch file's, wherever a tool that copies makes one: `SCRATCH` has those folders.
 
@@ -35,6 +42,13 @@ class Kind(Enum):
     REJECTED_FILE = "bytes that could not become a message"
     METADATA = "what is known of a user"
     SCRATCH = "a file of this mount's own"
+    SYSTEM = "what is known of the journal"
+    STATS = "the journal's figures"
+    HEALTH = "the journal's health"
+    METRICS = "the metrics of this mount"
+    CLEANUP_LOG = "the log of clean-ups"
+    CONFIG = "the journal's configuration"
+    CONFIGURATION = "the configuration in force"
 
     @property
     def is_directory(self) -> bool:
@@ -50,10 +64,25 @@ class Kind(Enum):
         """Whether the kernel may not remember its name and attributes."""
         return self in _FRESH
 
+    @property
+    def is_of_journal(self) -> bool:
+        """Whether it tells of the journal as a whole: `system.SystemFiles` has its attributes and contents."""
+        return self in _OF_JOURNAL
 
-_DIRECTORIES: Final = frozenset({Kind.ROOT, Kind.USERS, Kind.USER, Kind.DIALOGS, Kind.ARCHIVED, Kind.REJECTED})
+    @property
+    def is_reckoned(self) -> bool:
+        """Whether even its size takes time to find out, on every backend."""
+        return self in _RECKONED
+
+
+_DIRECTORIES: Final = frozenset(
+    {Kind.ROOT, Kind.USERS, Kind.USER, Kind.DIALOGS, Kind.ARCHIVED, Kind.REJECTED, Kind.SYSTEM, Kind.CONFIG}
+)
+_FILES_OF_JOURNAL: Final = frozenset({Kind.STATS, Kind.HEALTH, Kind.METRICS, Kind.CLEANUP_LOG, Kind.CONFIGURATION})
+_OF_JOURNAL: Final = _FILES_OF_JOURNAL | {Kind.SYSTEM, Kind.CONFIG}
+_RECKONED: Final = _FILES_OF_JOURNAL | {Kind.METADATA}
 # rejected/ is there only while there is something in it.
-_FRESH: Final = frozenset({Kind.CURRENT, Kind.METADATA, Kind.SCRATCH, Kind.REJECTED})
+_FRESH: Final = _FILES_OF_JOURNAL | {Kind.CURRENT, Kind.METADATA, Kind.SCRATCH, Kind.REJECTED}
 
 
 class Node(NamedTuple):
@@ -80,9 +109,16 @@ class Family(NamedTuple):
 
 #: The entries whose names are given, by the directory that they are in.
 FIXED: Final[dict[Kind, dict[str, Kind]]] = {
-    Kind.ROOT: {"users": Kind.USERS},
+    Kind.ROOT: {"users": Kind.USERS, "system": Kind.SYSTEM, "config": Kind.CONFIG},
     Kind.USER: {"dialogs": Kind.DIALOGS, "metadata.yaml": Kind.METADATA},
     Kind.DIALOGS: {"current.yaml": Kind.CURRENT, "archived": Kind.ARCHIVED, "rejected": Kind.REJECTED},
+    Kind.SYSTEM: {
+        "stats.yaml": Kind.STATS,
+        "health.yaml": Kind.HEALTH,
+        "metrics.prom": Kind.METRICS,
+        "cleanup.log": Kind.CLEANUP_LOG,
+    },
+    Kind.CONFIG: {"journal-config.yaml": Kind.CONFIGURATION},
 }
 
 #: The entries whose names depend, by the directory that they are in.

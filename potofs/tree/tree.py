@@ -6,22 +6,24 @@ refused with NotPermitted, and nothing is changed then.
 
 import errno
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 
 from potofs.backends.base import Capability, Notice, Reader, Snapshot, Stat, Usage
-from potofs.errors import InvalidName, NotFound, NotPermitted, Stale, Unsupported
+from potofs.errors import InvalidName, NotFound, NotPermitted, PotofsError, Stale, Unsupported
 from potofs.journal import metadata
 from potofs.journal.appending import Appender
 from potofs.journal.journal import DialogueJournal
 from potofs.tree import nodes
-from potofs.tree.attributes import Attributes, Entry, virtual_inode
+from potofs.tree.attributes import Attributes, Entry, directory, stored, virtual_inode
 from potofs.tree.drafts import Copy, Draft, Profile, put_profile_time
+from potofs.tree.listing import Listing
 from potofs.tree.moving import BY_TIME, Moves
 from potofs.tree.nodes import Kind, Node
 from potofs.tree.restoring import Restoring
 from potofs.tree.scratch import Scratch, ScratchFiles
 from potofs.tree.spool import Space
+from potofs.tree.system import SystemFiles
 
 # What may be written in other ways than by appending.
 _WRITABLE = frozenset({Kind.CURRENT, Kind.ARCHIVE, Kind.REJECTED_FILE, Kind.METADATA, Kind.SCRATCH})
@@ -37,8 +39,10 @@ class Tree:
         self._scratch = ScratchFiles(self._space)
         self._restoring = Restoring()
         self._moves = Moves(journal, self._scratch, self._restoring)
+        #: What tells of the journal as a whole.
+        self.system = SystemFiles(journal)
         self._attributes: dict[Kind, Callable[[Node], Attributes]] = {
-            Kind.ROOT: self._of_users,
+            Kind.ROOT: self.system.attributes,
             Kind.USERS: self._of_users,
             Kind.USER: self._of_user,
             Kind.DIALOGS: self._of_user,
@@ -49,12 +53,9 @@ class Tree:
             Kind.REJECTED_FILE: self._of_contents,
             Kind.METADATA: self._of_contents,
             Kind.SCRATCH: lambda node: self._scratch.get(node).attributes(),
+            **{kind: self.system.attributes for kind in Kind if kind.is_of_journal},
         }
-        self._members: dict[Kind, Callable[[str], Iterator[str]]] = {
-            Kind.USERS: lambda _: self._journal.users(),
-            Kind.ARCHIVED: lambda user: (archive.name for archive in self._backend.archives(user)),
-            Kind.REJECTED: lambda user: (rejected.name for rejected in self._backend.set_asides(user)),
-        }
+        self._listing = Listing(self._backend, self.system, self._scratch.names, self._metadata_changed, self.lookup)
 
     # What is there
 
@@ -68,13 +69,13 @@ class Tree:
             raise NotFound(f"{parent} has no entry {name!r}")
         return Entry(node, self.attributes(node))
 
-    def names(self, parent: Node) -> list[str]:
-        """The names in a directory, sorted; what comes or goes meanwhile may be in it or not."""
-        scratch = self._scratch.names(parent)
-        if parent.kind in self._members:
-            encode = nodes.FAMILIES[parent.kind].encode
-            return sorted([*map(encode, self._members[parent.kind](parent.user)), *scratch])
-        return sorted([*nodes.FIXED[parent.kind], *scratch])
+    def names(self, parent: Node) -> Iterator[str]:
+        """The names in a directory: `Listing.names`."""
+        return self._listing.names(parent)
+
+    def entries(self, parent: Node, names: Sequence[str]) -> list[Entry | PotofsError | OSError]:
+        """What these names are, for a listing: `Listing.entries`."""
+        return self._listing.entries(parent, names)
 
     def attributes(self, node: Node) -> Attributes:
         """What is shown of an entry; raises NotFound if it is not there."""
@@ -82,7 +83,7 @@ class Tree:
 
     def attributes_of(self, node: Node, stat: Stat) -> Attributes:
         """What is shown of contents that are open."""
-        return Attributes(stat.id, node.kind.mode, stat.size, stat.mtime_ns, stat.ctime_ns)
+        return stored(node, stat)
 
     def unwritten(self, node: Node) -> Attributes:
         """What is shown of a file that somebody has opened to begin it, and nobody else can see yet."""
@@ -123,6 +124,8 @@ class Tree:
                 return self._backend.open_set_aside(node.user, node.name)
             case Kind.METADATA:
                 return self._metadata(node)
+            case kind if kind.is_of_journal and not kind.is_directory:
+                return self.system.open(node)
             case _:
                 raise IsADirectoryError(errno.EISDIR, "this is a directory", str(node))
 
@@ -147,7 +150,7 @@ class Tree:
         """Takes what is appended to a running conversation, whether there is one yet or not."""
         if node.kind is not Kind.CURRENT:
             raise NotPermitted(f"{node} cannot be written to: only current.yaml takes appends")
-        return self._journal.appender(node.user)
+        return self._journal.appender(node.user, self.system.tally)
 
     def to_create(self, parent: Node, name: str) -> Node:
         """The file that can be made in a directory by writing to it; raises NotPermitted for any other."""
@@ -293,14 +296,13 @@ class Tree:
     # Where attributes come from
 
     def _of_users(self, node: Node) -> Attributes:
-        changed = self._backend.users_changed()
-        return Attributes(virtual_inode(node), node.kind.mode, 0, changed, changed)
+        return directory(node, self._backend.users_changed())
 
     def _of_user(self, node: Node) -> Attributes:
-        if not self._backend.has_user(node.user):
+        (changed,) = self._backend.changes_of([node.user])
+        if changed is None:
             raise NotFound(f"there is no user {node.user!r}")
-        changed = self._backend.user_changed(node.user)
-        return Attributes(virtual_inode(node), node.kind.mode, 0, changed, changed)
+        return directory(node, changed)
 
     def _of_archived(self, node: Node) -> Attributes:
         if Capability.ARCHIVAL not in self._backend.capabilities:
@@ -320,11 +322,18 @@ class Tree:
         with self.open(node) as contents:
             return self.attributes_of(node, contents.stat())
 
+    def _metadata_changed(self, user: str, *, exactly: bool = False) -> int:
+        """When metadata.yaml changed last (nanoseconds since 1970); 0 if there is none. At least that, or `exactly`."""
+        if self._restoring.is_profile_away(user):
+            return 0
+        profile = 0 if exactly else self._backend.profile_changed(user)
+        return profile or metadata.changed(self._backend, user)
+
     def _metadata(self, node: Node) -> Reader:
         self._of_user(node)
         # Before it is made: what changes meanwhile has a later time.
-        changed = metadata.changed(self._backend, node.user)
-        if not changed or self._restoring.is_profile_away(node.user):
+        changed = self._metadata_changed(node.user, exactly=True)
+        if not changed:
             raise NotFound(f"nothing is known of user {node.user!r} yet")
         data = self._journal.user_metadata(node.user)
         return Snapshot(data, Stat(virtual_inode(node), len(data), changed, changed))

@@ -9,6 +9,7 @@ import pytest
 import trio
 
 from potofs import errors
+from potofs.fuse.activity import Activity
 from potofs.fuse.errnos import ERRNOS, answered, errno_of
 
 
@@ -22,12 +23,17 @@ def kinds(base: type[errors.PotofsError] = errors.PotofsError) -> Iterator[type[
 def answer(error: BaseException) -> int:
     """What the kernel is told when a handler raises an error."""
 
-    @answered
-    async def handler() -> None:
-        raise error
+    class Handlers:
+        activity = Activity()
+
+        @answered
+        async def handler(self) -> None:
+            raise error
 
     with pytest.raises(pyfuse3.FUSEError) as told:
-        trio.run(handler)
+        trio.run(Handlers().handler)
+    (failures,) = [one.failures for one in Handlers.activity.operations.values()]
+    assert failures == {told.value.errno: 1}
     return told.value.errno
 
 

@@ -37,7 +37,7 @@ def opened_to_append(path: Path) -> Iterator[int]:
 
 
 def test_a_mount_answers_when_the_command_returns(mount: Mount) -> None:
-    assert os.listdir(mount.path) == ["users"]
+    assert os.listdir(mount.path) == ["config", "system", "users"]
     assert is_mounted(mount.path)
     assert f"is mounted at {mount.path}" in mount.log.read_text()
 
@@ -101,14 +101,14 @@ def test_a_dead_mount_is_repaired_by_mounting_over_it(mount: Mount) -> None:
             os.listdir(mount.path)
         assert dead.value.errno in GONE
     mount.start()
-    assert os.listdir(mount.path) == ["users"]
+    assert os.listdir(mount.path) == ["config", "system", "users"]
 
 
 def test_a_place_with_a_mount_is_not_mounted_twice(mount: Mount, root: Path) -> None:
     done = potofs("mount", mount.path, "--root", root)
     assert done.returncode == 1
     assert done.stderr == (f"potofs: {mount.path} has a potofs mount already: potofs umount {mount.path} ends it\n")
-    assert os.listdir(mount.path) == ["users"]
+    assert os.listdir(mount.path) == ["config", "system", "users"]
 
 
 def test_a_folder_with_something_in_it_is_not_hidden_unless_asked(
@@ -123,7 +123,7 @@ def test_a_folder_with_something_in_it_is_not_hidden_unless_asked(
     assert "--nonempty" in done.stderr
     mount = mount_at(root, "--nonempty")
     assert mount.path == place
-    assert os.listdir(place) == ["users"]
+    assert os.listdir(place) == ["config", "system", "users"]
     mount.finish()
     assert os.listdir(place) == ["precious"]
 
@@ -175,10 +175,10 @@ def test_a_mountpoint_may_be_a_link(tmp_path: Path, root: Path) -> None:
     (tmp_path / "link").symlink_to("real")
     with mounted(root, tmp_path / "real") as mount:
         assert "already" in potofs("mount", tmp_path / "link", "--root", root).stderr
-        assert os.listdir(tmp_path / "link") == ["users"]
+        assert os.listdir(tmp_path / "link") == ["config", "system", "users"]
         mount.kill()
         assert potofs("mount", tmp_path / "link", "--root", root, "--log", mount.log).returncode == 0
-        assert os.listdir(tmp_path / "real") == ["users"]
+        assert os.listdir(tmp_path / "real") == ["config", "system", "users"]
         assert potofs("umount", tmp_path / "link").returncode == 0
         assert not is_mounted(tmp_path / "real")
 
@@ -255,7 +255,7 @@ def test_a_log_is_rotated_before_it_is_too_large(tmp_path: Path) -> None:
 def test_sighup_changes_nothing(mount: Mount) -> None:
     os.kill(mount.daemon, signal.SIGHUP)
     wait_until(lambda: "SIGHUP" in mount.log.read_text(), "the daemon has noticed")
-    assert os.listdir(mount.path) == ["users"]
+    assert os.listdir(mount.path) == ["config", "system", "users"]
 
 
 def test_in_the_foreground_it_logs_to_standard_error_until_it_is_interrupted(root: Path, tmp_path: Path) -> None:
@@ -268,7 +268,7 @@ def test_in_the_foreground_it_logs_to_standard_error_until_it_is_interrupted(roo
         try:
             assert daemon.stderr is not None
             assert "is mounted at" in daemon.stderr.readline()
-            assert os.listdir(place) == ["users"]
+            assert os.listdir(place) == ["config", "system", "users"]
             daemon.send_signal(signal.SIGINT)
             assert daemon.wait(30) == 0
         finally:

@@ -27,10 +27,14 @@ def spoken(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mount]:
 
 
 def everything(directory: Path) -> dict[Path, tuple[int, bytes | list[str]]]:
-    """All of a tree: inode numbers, names and contents. The figures in metadata.yaml are made on reading."""
+    """All of a tree: inode numbers, names and contents. The figures in metadata.yaml are made on reading.
+
+    But for the contents of system/, which count who reads them.
+    """
     return {
         path: (path.stat().st_ino, sorted(os.listdir(path)) if path.is_dir() else path.read_bytes())
         for path in [directory, *directory.rglob("*")]
+        if path.parent.name != "system"
     }
 
 
@@ -75,6 +79,15 @@ SHELL = {
     "mv_metadata": 'mv "$USERS/mia/metadata.yaml" "$USERS/mia/dialogs/"',
     "append_to_archive": 'cat "$COPY" >> "$ARCHIVE"',
     "append_to_metadata": 'echo "a: b" >> "$USERS/mia/metadata.yaml"',
+    "append_to_stats": 'echo "a: b" >> "$MOUNT/system/stats.yaml"',
+    "write_health": 'echo "a: b" > "$MOUNT/system/health.yaml"',
+    "rm_log": 'rm "$MOUNT/system/cleanup.log"',
+    "truncate_log": 'truncate -s 1 "$MOUNT/system/cleanup.log"',
+    "touch_metrics": 'touch "$MOUNT/system/metrics.prom"',
+    "chmod_configuration": 'chmod 644 "$MOUNT/config/journal-config.yaml"',
+    "mv_configuration": 'mv "$MOUNT/config/journal-config.yaml" "$MOUNT/config/old.yaml"',
+    "cp_into_system": 'cp "$COPY" "$MOUNT/system/other.yaml"',
+    "mkdir_in_config": 'mkdir "$MOUNT/config/other"',
     "write_metadata": 'echo "a: b" > "$USERS/mia/metadata.yaml"',
 }
 

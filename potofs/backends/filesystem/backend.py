@@ -60,7 +60,7 @@ class FilesystemBackend(Backend):
     name = "filesystem"
 
     def __init__(self, where: Where, scan: Scan) -> None:
-        self._settings = where.settings(FilesystemSettings)
+        self.configured = self._settings = where.settings(FilesystemSettings)
         self.limits = self._settings.limits
         self._layout = Layout(where.place)
         self._locks = UserLocks(self._layout.lock, self._settings.lock_timeout_ms)

@@ -76,7 +76,7 @@ class RedisBackend(Backend):
 
     def __init__(self, where: Where, scan: Scan) -> None:
         self._where = where
-        self._settings = where.settings(RedisSettings)
+        self.configured = self._settings = where.settings(RedisSettings)
         self.limits = self._settings.limits
         self._keys = Keys(self._settings.key_prefix)
         self._link = Link(where, self._settings, self._keys.type_of)
@@ -163,6 +163,14 @@ class RedisBackend(Backend):
             return
         with explained(missing=lambda: no_user(user)):
             self._changes.do("set_changed", user, lambda _: ((), (when_ns,)))
+
+    def changes_of(self, users: Sequence[str]) -> list[int | None]:
+        commands: list[tuple[Argument, ...]] = []
+        for user in users:
+            commands.append(("SISMEMBER", self._keys.users(shard_of_user(user)), names.encode(user)))
+            commands.append(("HGET", self._keys.user(user), "changed"))
+        answers = iter(self._link.batch(commands))
+        return [int(changed or 0) if there else None for there, changed in zip(answers, answers, strict=True)]
 
     def read_profile(self, user: str) -> bytes:
         profile: bytes | None = self._link.command("HGET", self._keys.user(user), "profile")
