@@ -19,7 +19,7 @@ from potofs.fuse.workers import Workers
 from potofs.journal.appending import Appender
 from potofs.tree.attributes import Attributes
 from potofs.tree.drafts import Draft
-from potofs.tree.nodes import Node
+from potofs.tree.nodes import Kind, Node
 from potofs.tree.tree import Tree
 
 Result = TypeVar("Result")
@@ -192,7 +192,8 @@ class DraftFile(OpenFile):
         self._may_write = may_write
         # Whether every write goes to the end, wherever the kernel believes that to be.
         self._appends = appends
-        self._turn = trio.Lock()
+        #: Whoever changes what is written takes turns.
+        self.turn = trio.Lock()
 
     def attributes(self) -> Attributes | None:
         return self.draft.attributes()
@@ -203,12 +204,16 @@ class DraftFile(OpenFile):
     async def write(self, offset: int, data: bytes) -> None:
         if not self._may_write:
             raise OSError(errno.EBADF, "opened for reading only")
-        async with self._turn:
-            await self._ask(lambda: self.draft.write(self._end() if self._appends else offset, data))
+        async with self.turn:
+            try:
+                await self._ask(lambda: self.draft.write(self._end() if self._appends else offset, data))
+            except (InvalidMessage, NotPermitted) as error:
+                log.info("%s: %s", self.node, error)
+                raise
 
     async def flush(self) -> None:
         if self._may_write:
-            async with self._turn:
+            async with self.turn:
                 try:
                     await self._workers.run(self.node.user, self.draft.commit)
                 except (InvalidMessage, NotPermitted) as error:
@@ -232,4 +237,6 @@ class DraftFile(OpenFile):
         return self.draft.attributes().size
 
     async def _ask(self, question: Callable[[], Result]) -> Result:
-        return await self._workers.ask(self.node.user, self._tree.blocks and not self.draft.is_free, question)
+        # A copy of metadata.yaml is looked at while it is written.
+        blocks = (self._tree.blocks and not self.draft.is_free) or self.node.kind is Kind.METADATA
+        return await self._workers.ask(self.node.user, blocks, question)

@@ -4,7 +4,6 @@ from potofs.errors import Stale
 from potofs.fuse.directories import DirectoryHandle
 from potofs.fuse.files import DraftFile, OpenFile
 from potofs.tree.attributes import Attributes
-from potofs.tree.drafts import Draft
 
 Handle = OpenFile | DirectoryHandle
 
@@ -53,10 +52,10 @@ class Handles:
                     return attributes
         return None
 
-    def drafts(self, inode: int, number: int | None) -> list[Draft]:
-        """What is being written to a file: under a handle's number, or (None) by all who have it open."""
+    def drafts(self, inode: int, number: int | None) -> list[DraftFile]:
+        """Where something is being written to a file: under a handle's number, or (None) by all who have it open."""
         files = self.files() if number is None else [self.file(number)]
-        return [file.draft for file in files if isinstance(file, DraftFile) and file.inode == inode]
+        return [file for file in files if isinstance(file, DraftFile) and file.inode == inode]
 
     def files(self) -> list[OpenFile]:
         return [handle for handle in self._handles.values() if isinstance(handle, OpenFile)]

@@ -10,13 +10,13 @@ import os
 import stat
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import AsyncExitStack, suppress
 from typing import TypeVar
 
 import pyfuse3
 from pyfuse3 import EntryAttributes, FileHandleT, FileInfo, FileNameT, FlagT, InodeT, ModeT, RequestContext
 
-from potofs.errors import AlreadyExists, NotFound, NotPermitted
+from potofs.errors import AlreadyExists, InvalidMessage, NotFound, NotPermitted
 from potofs.fuse import intent, setting
 from potofs.fuse.activity import Activity
 from potofs.fuse.directories import DirectoryHandle, Listed
@@ -74,7 +74,8 @@ class Operations(pyfuse3.Operations):
         if (
             self._tree.is_just_made(node)
             and await self._ask(node, lambda: self._tree.may_be_made_anew(node))
-            and intent.is_making(ctx.pid, os.fsdecode(name), folder=node.kind.is_directory)
+            # In a thread: what it looks at may lie in a file of this mount.
+            and await self._workers.run(node.user, lambda: self._is_making(ctx.pid, name, node))
         ):
             raise NotFound(f"{node} is about to be made")
         return self._told(entry)
@@ -98,19 +99,27 @@ class Operations(pyfuse3.Operations):
         ctx: RequestContext,
     ) -> EntryAttributes:
         node = self._inodes.node(inode)
-        drafts = self._handles.drafts(inode, fh)
-        if not drafts and node.kind is Kind.SCRATCH:
-            drafts = [self._tree.scratch(node)]
+        files = self._handles.drafts(inode, fh)
 
-        async def attributes() -> EntryAttributes:
-            # What is being written is not what others see; but whoever writes it asks by the same number.
-            if drafts:
-                return self._shown(node, drafts[0].attributes()._replace(inode=inode))
-            return self._shown(node, await self._attributes(inode, node))
+        def changed() -> Attributes:
+            drafts: list[Draft] = [file.draft for file in files]
+            if not drafts and node.kind is Kind.SCRATCH:
+                drafts = [self._tree.scratch(node)]
 
-        present = await attributes()
-        await self._ask(node, lambda: setting.apply(self._tree, node, present, drafts, attr, fields))
-        return await attributes()
+            def present() -> Attributes:
+                # What is being written is not what others see; but whoever writes it asks by the same number.
+                if drafts:
+                    return drafts[0].attributes()._replace(inode=inode)
+                return self._finder.attributes(inode, node)
+
+            shown = self._shown(node, present())
+            setting.apply(self._tree, node, shown, drafts, attr, fields, is_handle=fh is not None)
+            return present()
+
+        async with AsyncExitStack() as turns:
+            for file in files:
+                await turns.enter_async_context(file.turn)
+            return self._shown(node, await self._ask(node, changed))
 
     @answered
     async def statfs(self, ctx: RequestContext) -> pyfuse3.StatvfsData:
@@ -248,9 +257,14 @@ class Operations(pyfuse3.Operations):
         replace = not flags & pyfuse3.RENAME_NOREPLACE
         parent, new_parent = self._inodes.node(parent_inode_old), self._inodes.node(parent_inode_new)
         old, new = os.fsdecode(name_old), os.fsdecode(name_new)
-        node = await self._workers.run(
-            parent.user, lambda: self._tree.rename(parent, old, new_parent, new, replace=replace)
-        )
+        try:
+            node = await self._workers.run(
+                parent.user, lambda: self._tree.rename(parent, old, new_parent, new, replace=replace)
+            )
+        except (InvalidMessage, NotPermitted) as error:
+            # Whoever moves it sees a number only; the reason is here.
+            log.info("%s in %s cannot become %s in %s: %s", old, parent, new, new_parent, error)
+            raise
         self._inodes.looked_up(ctx.pid, 0, node)
         # It is done; should it have moved on already, its number is looked for when it is asked for.
         with suppress(NotFound):
@@ -310,6 +324,10 @@ class Operations(pyfuse3.Operations):
         blocks = self._tree.blocks or node.kind.is_reckoned
         return await self._workers.ask_about(node, blocks, question)
 
+    @staticmethod
+    def _is_making(thread: int, name: FileNameT, node: Node) -> bool:
+        return intent.is_making(thread, os.fsdecode(name), folder=node.kind.is_directory)
+
     async def _looked_up(self, parent: Node, name: str) -> Entry:
         # What is asked about is the entry, which may take longer than the directory, or wait for nobody.
         kind = nodes.FIXED.get(parent.kind, {}).get(name)
@@ -328,7 +346,7 @@ class Operations(pyfuse3.Operations):
         def draft() -> Draft:
             self._finder.refuse_stale(inode, node)
             if flags & os.O_APPEND and node.kind is not Kind.SCRATCH:
-                raise NotPermitted(f"{node} is append-only: open it without O_TRUNC")
+                raise NotPermitted(f"{node} cannot be emptied: open it without O_TRUNC")
             return self._tree.draft(node, empty=bool(flags & os.O_TRUNC))
 
         return self._opened(self._draft_file(node, inode, await self._ask(node, draft), flags))

@@ -21,10 +21,14 @@ def apply(
     drafts: Sequence[Draft],
     wanted: EntryAttributes,
     fields: SetattrFields,
+    *,
+    is_handle: bool,
 ) -> None:
     """Sets what is wanted of an entry, `present` as it is; `drafts` are what is being written there.
 
-    Raises NotPermitted, with nothing set, for what cannot be; and what setting times raises.
+    `is_handle`: whoever wants it writes one of these.
+
+    Raises NotPermitted, with nothing set, for what cannot be; and what setting times raises, or a size.
     """
     free = [draft for draft in drafts if isinstance(draft, Scratch)]
     if not free:
@@ -34,8 +38,12 @@ def apply(
             fields.update_gid and wanted.st_gid != present.st_gid
         ):
             raise NotPermitted(f"the owner of {node} is given")
-        if fields.update_size and not drafts and wanted.st_size != present.st_size:
+    if fields.update_size and wanted.st_size != present.st_size:
+        if not (free or is_handle):
+            # What somebody writes is cut off by nobody else.
             raise NotPermitted(f"{node} is append-only and cannot be truncated")
+        for draft in drafts:
+            draft.resize(wanted.st_size)
     for scratch in free:
         if fields.update_mode:
             scratch.set_mode(stat.S_IMODE(wanted.st_mode))
@@ -44,10 +52,8 @@ def apply(
                 wanted.st_uid if fields.update_uid else present.st_uid,
                 wanted.st_gid if fields.update_gid else present.st_gid,
             )
-    for draft in drafts:
-        if fields.update_size:
-            draft.resize(wanted.st_size)
-        if fields.update_mtime:
+    if fields.update_mtime:
+        for draft in drafts:
             draft.set_times(wanted.st_mtime_ns)
-    if fields.update_mtime and not drafts:
-        tree.set_times(node, wanted.st_mtime_ns)
+        if not drafts:
+            tree.set_times(node, wanted.st_mtime_ns)

@@ -99,12 +99,17 @@ def _must_hold_a_message(user: str, archive: str | None, data: bytes) -> None:
 
 def _torn_end(reader: Reader, size: int) -> bytes:
     """What stands behind the last record's end."""
-    end = b""
-    while size > 0 and RECORD_END not in end:
-        start = max(0, size - _PIECE)
-        end = reader.read(start, size - start) + end
-        size = start
-    return end[end.rfind(RECORD_END) + len(RECORD_END) :] if RECORD_END in end else end
+    looked_at = _PIECE
+    while True:
+        start = max(0, size - looked_at)
+        end = reader.read(start, size - start)
+        at = end.rfind(RECORD_END)
+        if at >= 0:
+            return end[at + len(RECORD_END) :]
+        if not start:
+            return end
+        # Twice as much each time, so that what has no end at all is read through no more than twice.
+        looked_at *= 2
 
 
 def _begins_with(copy: bytes, reader: Reader) -> bool:

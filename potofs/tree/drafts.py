@@ -6,6 +6,7 @@ and go on from there. A copy of metadata.yaml is taken for what can be told of a
 nowhere: tools write one and rename it.
 """
 
+import errno
 import time
 from abc import ABC, abstractmethod
 
@@ -18,9 +19,13 @@ from potofs.tree.nodes import Kind, Node
 from potofs.tree.restoring import Restoring
 from potofs.tree.spool import Space, Spool
 
+# Bytes that metadata.yaml may have, and up to which it is looked at after each write.
+_LARGEST_PROFILE = 1 << 20
+_LOOKED_AT = 1 << 14
+
 
 class Draft(ABC):
-    """Bytes on their way. Thread-safe but for `write` and `commit`, which come one at a time."""
+    """Bytes on their way. Whoever changes or commits it does so one at a time; anybody may look at it."""
 
     #: Whether it may have any mode and owner.
     is_free = False
@@ -59,9 +64,9 @@ class Draft(ABC):
 class Copy(Draft):
     """A conversation, an archive or rejected bytes being copied in: what is written has to continue what is stored."""
 
-    def __init__(self, backend: Backend, node: Node, space: Space) -> None:
+    def __init__(self, backend: Backend, restoring: Restoring, node: Node, space: Space) -> None:
         super().__init__(node)
-        self._backend = backend
+        self._backend, self._restoring = backend, restoring
         self._spool = Spool(space)
         # As it was when the first byte was written that is not stored yet; None: it was not there.
         self._seen: Stat | None = None
@@ -112,7 +117,7 @@ class Copy(Draft):
     def commit(self) -> None:
         if not self._spool.size:
             return
-        data = self._spool.read(0, self._spool.size)
+        data = self._spool.read_all()
         try:
             if self.node.kind is Kind.REJECTED_FILE:
                 self._set_aside(data)
@@ -150,6 +155,7 @@ class Copy(Draft):
             self._backend.set_aside(self.node.user, data, self.node.name, mtime_ns=self._mtime_ns or time.time_ns())
         except AlreadyExists:
             raise NotPermitted(f"{self.node} is there by now, and stays as it is") from None
+        self._restoring.remove_rejected(self.node.user)
 
 
 class Profile(Draft):
@@ -177,15 +183,19 @@ class Profile(Draft):
         return self._spool.read(offset, size)
 
     def write(self, offset: int, data: bytes) -> None:
+        if offset + len(data) > _LARGEST_PROFILE:
+            raise OSError(errno.EFBIG, f"metadata.yaml may have {_LARGEST_PROFILE >> 20} MiB")
         is_end = offset + len(data) >= self._spool.size
         self._spool.write(offset, data)
         self._is_changed, self._mtime_ns = True, None
         if not self._shown or offset < self._shown:
             self._shown = None
-        if is_end and self._shown is None and data.endswith(b"\n"):
+        if is_end and self._shown is None and data.endswith(b"\n") and self._spool.size <= _LOOKED_AT:
             self._refuse_hopeless()
 
     def resize(self, size: int) -> None:
+        if size > _LARGEST_PROFILE:
+            raise OSError(errno.EFBIG, f"metadata.yaml may have {_LARGEST_PROFILE >> 20} MiB")
         if size != self._spool.size:
             self._spool.resize(size)
             self._is_changed = True
@@ -206,7 +216,7 @@ class Profile(Draft):
         self._spool.close()
 
     def _data(self) -> bytes:
-        return self._spool.read(0, self._spool.size)
+        return self._spool.read_all()
 
     def _refuse_hopeless(self) -> None:
         """Raises InvalidMessage for whole lines that can be read and are no metadata: shells show no error of close."""
@@ -223,7 +233,11 @@ class Profile(Draft):
 
 def store_profile(backend: Backend, user: str, copy: bytes, mtime_ns: int | None) -> None:
     """Takes over from a copy of metadata.yaml what is stored of a user; raises InvalidMessage, NotFound."""
-    profile = metadata.restored_profile(user, copy, backend.read_profile(user))
+    there = backend.read_profile(user)
+    profile = metadata.restored_profile(user, copy, there)
+    if metadata.damage(there):
+        # What nobody can read is not taken over, and is nowhere else.
+        backend.set_aside(user, there)
     backend.put_profile(user, profile, time.time_ns() if mtime_ns is None else mtime_ns)
 
 

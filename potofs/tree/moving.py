@@ -77,22 +77,21 @@ class Moves:
             with suppress(NotFound):
                 self._backend.stat(target.user, archive)
                 raise AlreadyExists(f"{target} is there already")
-        file = self._scratch.get(source)
-        copying.restore(self._backend, target.user, archive, file.data(), file.attributes().mtime_ns)
+        with self._scratch.get(source).storing() as (data, mtime_ns):
+            copying.restore(self._backend, target.user, archive, data, mtime_ns)
         self._scratch.remove(source)
         return target
 
     def _copy_rejected(self, source: Node, target: Node, replace: bool) -> Node:
-        file = self._scratch.get(source)
-        data, mtime_ns = file.data(), file.attributes().mtime_ns
-        if not data:
-            raise InvalidMessage("these are no bytes at all")
-        try:
-            self._backend.set_aside(target.user, data, target.name, mtime_ns=mtime_ns)
-        except AlreadyExists:
-            if replace:
-                raise NotPermitted(f"{target} stays as it is") from None
-            raise
+        with self._scratch.get(source).storing() as (data, mtime_ns):
+            if not data:
+                raise InvalidMessage("these are no bytes at all")
+            try:
+                self._backend.set_aside(target.user, data, target.name, mtime_ns=mtime_ns)
+            except AlreadyExists:
+                if replace:
+                    raise NotPermitted(f"{target} stays as it is") from None
+                raise
         self._restoring.remove_rejected(target.user)
         self._scratch.remove(source)
         return target
@@ -100,8 +99,8 @@ class Moves:
     def _copy_profile(self, source: Node, target: Node, replace: bool) -> Node:
         if not (replace or self._restoring.is_profile_away(target.user)):
             raise AlreadyExists(f"{target} is there already")
-        file = self._scratch.get(source)
-        drafts.store_profile(self._backend, target.user, file.data(), file.attributes().mtime_ns)
+        with self._scratch.get(source).storing() as (data, mtime_ns):
+            drafts.store_profile(self._backend, target.user, data, mtime_ns)
         self._restoring.profile_written(target.user)
         self._scratch.remove(source)
         return target

@@ -10,6 +10,8 @@ from collections import OrderedDict
 # Users who are remembered as made here, at most; and how long a file may be away that is to be written anew (seconds).
 _USERS = 10_000
 _AWAY = 10.0
+# How long a user may be on the way who is being restored (seconds).
+_LONG = 3600.0
 
 
 class Restoring:
@@ -18,20 +20,20 @@ class Restoring:
     def __init__(self) -> None:
         # Users whose rejected/ was made, and is empty yet.
         self._rejected: set[str] = set()
-        # Users who were made here, the last ones.
-        self._made: OrderedDict[str, None] = OrderedDict()
+        # Users who were made here, the last ones, and when (seconds, monotonic).
+        self._made: OrderedDict[str, float] = OrderedDict()
         # Until when whose metadata.yaml is away (seconds, monotonic).
         self._away: dict[str, float] = {}
 
     def made_user(self, user: str) -> None:
         """A user was made by mkdir."""
-        self._made[user] = None
+        self._made[user] = time.monotonic()
         if len(self._made) > _USERS:
             self._made.popitem(last=False)
 
     def is_just_made(self, user: str) -> bool:
-        """Whether a user was made here, and not many since."""
-        return user in self._made
+        """Whether a user was made here, neither long ago nor many users ago."""
+        return time.monotonic() - self._made.get(user, -_LONG) < _LONG
 
     def take_profile_away(self, user: str) -> None:
         """Takes metadata.yaml away for whoever will write it next."""

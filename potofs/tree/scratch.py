@@ -3,16 +3,21 @@
 They are of one mount and gone with it. Any mode and owner, any bytes; nothing of them is in the journal.
 """
 
+import errno
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from stat import S_IFREG
 
-from potofs.errors import NotFound
+from potofs.errors import NotFound, NotPermitted
 from potofs.tree.attributes import Attributes, virtual_inode
 from potofs.tree.drafts import Draft
 from potofs.tree.nodes import SCRATCH, Kind, Node
 from potofs.tree.spool import Space, Spool
+
+# As many as a mount may have.
+_FILES = 10_000
 
 
 class Scratch(Draft):
@@ -27,6 +32,7 @@ class Scratch(Draft):
         self._spool = Spool(space)
         self._mtime_ns = self._ctime_ns = time.time_ns()
         self._users = 1  # The folder that it is in.
+        self._is_stored = False
         self._guard = threading.Lock()
 
     def attributes(self) -> Attributes:
@@ -37,15 +43,21 @@ class Scratch(Draft):
         return self._spool.read(offset, size)
 
     def write(self, offset: int, data: bytes) -> None:
-        self._spool.write(offset, data)
-        self._mtime_ns = self._ctime_ns = time.time_ns()
+        with self._guard:
+            self._refuse_stored()
+            self._spool.write(offset, data)
+            self._mtime_ns = self._ctime_ns = time.time_ns()
 
     def resize(self, size: int) -> None:
-        self._spool.resize(size)
-        self._mtime_ns = self._ctime_ns = time.time_ns()
+        with self._guard:
+            self._refuse_stored()
+            self._spool.resize(size)
+            self._mtime_ns = self._ctime_ns = time.time_ns()
 
     def set_times(self, mtime_ns: int) -> None:
-        self._mtime_ns, self._ctime_ns = mtime_ns, time.time_ns()
+        with self._guard:
+            self._refuse_stored()
+            self._mtime_ns, self._ctime_ns = mtime_ns, time.time_ns()
 
     def set_mode(self, mode: int) -> None:
         """Sets the permissions."""
@@ -55,9 +67,24 @@ class Scratch(Draft):
         """Gives it to a system user and group."""
         self._owner, self._ctime_ns = (uid, gid), time.time_ns()
 
-    def data(self) -> bytes:
-        """All that was written."""
-        return self._spool.read(0, self._spool.size)
+    @contextmanager
+    def storing(self) -> Iterator[tuple[bytes, int]]:
+        """All that was written, and its time, to be stored under another name; from then on nothing is written to it.
+
+        Whoever has it open and goes on would be told that it is stored, and it would be nowhere.
+        """
+        with self._guard:
+            self._refuse_stored()
+            self._is_stored = True
+        try:
+            yield self._spool.read_all(), self._mtime_ns
+        except BaseException:
+            self._is_stored = False
+            raise
+
+    def _refuse_stored(self) -> None:
+        if self._is_stored:
+            raise NotPermitted(f"{self.node} was renamed, and what it held is stored: open it under its new name")
 
     def commit(self) -> None:
         """Is stored nowhere."""
@@ -87,14 +114,21 @@ class ScratchFiles:
         self._made = 0
 
     def make(self, node: Node, mode: int, owner: tuple[int, int]) -> Scratch:
-        """A new one, or the one that is there."""
+        """A new one, or the one that is there, for somebody who will `close` it."""
         with self._guard:
             if node not in self._files:
+                if len(self._files) >= _FILES:
+                    raise OSError(errno.ENOSPC, "too many scratch files: remove some")
                 self._made += 1
                 # Not by its name, which it may give to another while somebody has it open.
                 inode = virtual_inode(Node(Kind.SCRATCH, node.user, f"{self._made}/{node.name}"))
                 self._files[node] = Scratch(node, inode, mode, owner, self._space)
-            return self._files[node]
+            return self._files[node].hold()
+
+    def open(self, node: Node) -> Scratch:
+        """One that is there, for somebody who will `close` it; raises NotFound."""
+        with self._guard:
+            return self.get(node).hold()
 
     def get(self, node: Node) -> Scratch:
         """Raises NotFound."""
@@ -114,6 +148,8 @@ class ScratchFiles:
 
     def rename(self, node: Node, to: Node) -> None:
         """Gives it another name, whatever is there; raises NotFound."""
+        if node == to:
+            return
         with self._guard:
             file = self.get(node)
             replaced = self._files.get(to)

@@ -7,10 +7,10 @@ import errno
 import os
 import tempfile
 import threading
-from typing import IO
 
-# Bytes of one file that are kept in memory.
+# Bytes of one file that are kept in memory, and that are read at once.
 _IN_MEMORY = 1 << 20
+_PIECE = 1 << 20
 #: Bytes that one file may have. It is looked at as a whole before it is stored.
 LARGEST = 1 << 30
 #: Bytes that all files of a mount may have together.
@@ -43,16 +43,25 @@ class Spool:
     def __init__(self, space: Space) -> None:
         self._space = space
         self._guard = threading.Lock()
-        self._file: IO[bytes] = tempfile.SpooledTemporaryFile(max_size=_IN_MEMORY, dir=_directory())  # noqa: SIM115
+        self._file = _empty()
         #: Bytes that it has.
         self.size = 0
 
     def write(self, offset: int, data: bytes) -> None:
-        """Raises OSError: EFBIG past what one file may have, ENOSPC."""
+        """Raises OSError: EFBIG past what one file may have, ENOSPC. What it has is as it was then."""
+        end = offset + len(data)
         with self._guard:
-            self._grow(offset + len(data))
-            self._file.seek(offset)
-            self._file.write(data)
+            self._take(end)
+            try:
+                if end > _IN_MEMORY:
+                    # Before a hole is filled with zeros, which a file on disk has for nothing.
+                    self._file.rollover()
+                self._file.seek(offset)
+                self._file.write(data)
+            except BaseException:
+                self._space.give(max(0, end - self.size))
+                raise
+            self.size = max(self.size, end)
 
     def read(self, offset: int, size: int) -> bytes:
         """At most `size` bytes; fewer only at the end."""
@@ -60,34 +69,51 @@ class Spool:
             self._file.seek(offset)
             return self._file.read(size)
 
+    def read_all(self) -> bytes:
+        """All of it; in pieces, so that others come in between."""
+        return b"".join(self.read(offset, _PIECE) for offset in range(0, self.size, _PIECE))
+
     def resize(self, size: int) -> None:
         """Cuts it off, or fills it with zeros; raises OSError as `write`."""
         with self._guard:
-            if size > self.size:
-                self._grow(size)
+            if size == 0:
+                # A file that it had is needed no more.
+                self._file.close()
+                self._file = _empty()
+            elif size > self.size and size <= _IN_MEMORY:
+                self._take(size)
                 # Not truncate(), which makes nothing longer in memory.
-                self._file.seek(size - 1)
-                self._file.write(b"\0")
+                self._file.seek(self.size)
+                self._file.write(bytes(size - self.size))
             else:
+                self._take(size)
+                if size > _IN_MEMORY:
+                    self._file.rollover()
                 self._file.truncate(size)
-                self._space.give(self.size - size)
-                self.size = size
+            self._space.give(max(0, self.size - size))
+            self.size = size
 
     def close(self) -> None:
         """Forgets the bytes."""
         with self._guard:
-            self._file.close()
             self._space.give(self.size)
             self.size = 0
+            self._file.close()
 
-    def _grow(self, size: int) -> None:
+    def _take(self, size: int) -> None:
         if size > LARGEST:
             raise OSError(errno.EFBIG, f"a file that is copied here may have {LARGEST >> 20} MiB")
         if size > self.size:
             self._space.take(size - self.size)
-            self.size = size
+
+
+def _empty() -> "tempfile.SpooledTemporaryFile[bytes]":
+    return tempfile.SpooledTemporaryFile(max_size=_IN_MEMORY, dir=_directory())
 
 
 def _directory() -> str:
     # On a disk: /tmp is memory on many machines.
-    return os.environ.get("TMPDIR") or "/var/tmp"  # noqa: S108  (a file there has no name)
+    for folder in (os.environ.get("TMPDIR"), "/var/tmp"):  # noqa: S108  (a file there has no name)
+        if folder and os.access(folder, os.W_OK):
+            return folder
+    return tempfile.gettempdir()

@@ -168,10 +168,10 @@ class Tree:
         Raises NotPermitted where nothing can be written, or where it would be lost, and NotFound.
         """
         if node.kind is Kind.SCRATCH:
-            scratch = self._scratch.get(node)
+            scratch = self._scratch.open(node)
             if empty:
                 scratch.resize(0)
-            return scratch.hold()
+            return scratch
         if node.kind is Kind.METADATA:
             return Profile(self._journal, self._restoring, node, self._space, empty=empty)
         if node.kind not in _WRITABLE:
@@ -181,11 +181,11 @@ class Tree:
         with suppress(NotFound):
             if empty and self.attributes(node).size:
                 raise NotPermitted(f"{node} is never emptied: only append to it")
-        return Copy(self._backend, node, self._space)
+        return Copy(self._backend, self._restoring, node, self._space)
 
     def make_scratch(self, node: Node, mode: int, owner: tuple[int, int]) -> Scratch:
         """A scratch file under a name that has none, opened."""
-        return self._scratch.make(node, mode, owner).hold()
+        return self._scratch.make(node, mode, owner)
 
     def scratch(self, node: Node) -> Scratch:
         """A scratch file, to change its mode, owner, size or times; raises NotFound."""

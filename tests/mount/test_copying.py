@@ -214,12 +214,65 @@ class TestScratchFiles:
             assert target.read_bytes() == RECORD + RECORD + MORE
             # And anything else is refused.
             mount.expect_warning("holds something else")
-            for other in (RECORD, MORE + RECORD, b"hello\n"):
+            for other, number in ((RECORD, errno.EPERM), (MORE + RECORD, errno.EPERM), (b"hello\n", errno.EINVAL)):
                 scratch.write_bytes(other)
-                raises(errno.EPERM)(lambda: scratch.rename(target))  # noqa: B023
+                raises(number)(lambda: scratch.rename(target))  # noqa: B023
                 assert target.read_bytes() == RECORD + RECORD + MORE
                 assert scratch.read_bytes() == other
             scratch.unlink()
+
+    def test_what_is_written_after_that_is_refused_for_it_would_be_nowhere(self, mount: Mount) -> None:
+        scratch = mount.dialogs("mia") / ".current.yaml.tmp"
+        with scratch.open("wb", buffering=0) as file:
+            file.write(RECORD)
+            scratch.rename(mount.current("mia"))
+            raises(errno.EPERM)(lambda: file.write(MORE))
+            raises(errno.EPERM)(lambda: os.ftruncate(file.fileno(), 0))
+        assert mount.current("mia").read_bytes() == RECORD
+
+    def test_what_is_refused_can_be_gone_on_with(self, mount: Mount) -> None:
+        scratch = mount.dialogs("mia") / ".current.yaml.tmp"
+        with scratch.open("wb", buffering=0) as file:
+            file.write(RECORD[:20])
+            raises(errno.EINVAL)(lambda: scratch.rename(mount.current("mia")))
+            file.write(RECORD[20:])
+            scratch.rename(mount.current("mia"))
+        assert mount.current("mia").read_bytes() == RECORD
+
+    def test_what_a_copy_has_beyond_need_not_be_a_message(self, mount: Mount) -> None:
+        scratch = mount.dialogs("mia") / ".current.yaml.tmp"
+        for copy in (RECORD, RECORD + b"# a comment\n", RECORD + b"# a comment\nrole: us\n---\n"):
+            scratch.write_bytes(copy)
+            scratch.rename(mount.current("mia"))
+            assert mount.current("mia").read_bytes() == copy
+
+    def test_one_with_a_hole_takes_no_memory(self, mount: Mount) -> None:
+        def resident() -> int:
+            return int(Path(f"/proc/{mount.daemon}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+        before = resident()
+        scratch = mount.dialogs("mia") / ".hole"
+        with scratch.open("wb", buffering=0) as file:
+            os.pwrite(file.fileno(), b"end", 512 << 20)
+            assert os.fstat(file.fileno()).st_size == (512 << 20) + 3
+            os.ftruncate(file.fileno(), 600 << 20)
+            raises(errno.EFBIG)(lambda: os.ftruncate(file.fileno(), 2 << 30))
+        assert resident() - before < 64 << 20
+        with scratch.open("rb") as reader:
+            reader.seek((512 << 20) - 2)
+            assert reader.read(5) == b"\0\0end"
+        scratch.unlink()
+
+    def test_emptied_they_hold_no_file_open(self, mount: Mount) -> None:
+        def descriptors() -> int:
+            return len(os.listdir(f"/proc/{mount.daemon}/fd"))
+
+        before = descriptors()
+        for number in range(5):
+            path = mount.dialogs("mia") / f".large{number}"
+            path.write_bytes(bytes((1 << 20) + 1))
+            os.truncate(path, 0)
+        assert descriptors() <= before
 
     def test_without_a_message_they_become_no_conversation(self, mount: Mount) -> None:
         scratch = mount.dialogs("mia") / ".x"
@@ -281,6 +334,40 @@ class TestMetadata:
         raises(errno.EINVAL)(lambda: scratch.rename(path))
         raises(errno.EINVAL)(lambda: path.write_bytes(copy)) if copy else None
         assert path.read_bytes() == before
+
+    def test_what_is_no_metadata_as_it_is_stored_is_kept_when_it_is_written_over(
+        self, mount: Mount, behind: DialogueJournal
+    ) -> None:
+        mount.expect_warning("damaged|are kept in rejected")
+        behind.backend.put_profile("mia", b"mine: [precious\n", WHEN)
+        (mount.users / "mia/metadata.yaml").write_bytes(self.COPY)
+        (aside,) = behind.backend.set_asides("mia")
+        with behind.backend.open_set_aside("mia", aside.name) as reader:
+            assert reader.read_all() == b"mine: [precious\n"
+
+    def test_keys_of_other_programs_stay(self, mount: Mount, behind: DialogueJournal) -> None:
+        behind.backend.put_profile("mia", b"userId: mia\nnickname: M\n", WHEN)
+        (mount.users / "mia/metadata.yaml").write_bytes(self.COPY)
+        assert b'nickname: "M"' in behind.backend.read_profile("mia") or b"nickname: M" in behind.backend.read_profile(
+            "mia"
+        )
+
+    def test_it_has_a_size_that_nobody_needs_to_wait_for(self, mount: Mount) -> None:
+        path = mount.users / "mia/metadata.yaml"
+        path.write_bytes(self.COPY)
+        before = path.read_bytes()
+        with path.open("r+b", buffering=0) as file:
+            raises(errno.EFBIG)(lambda: os.pwrite(file.fileno(), b"#", 2 << 20))
+            raises(errno.EFBIG)(lambda: os.ftruncate(file.fileno(), 2 << 20))
+        assert path.read_bytes() == before
+
+    def test_nobody_cuts_off_what_somebody_else_writes(self, mount: Mount) -> None:
+        path = mount.users / "mia/metadata.yaml"
+        path.write_bytes(self.COPY)
+        with path.open("wb", buffering=0) as file:
+            file.write(self.COPY.replace(b"de", b"fr"))
+            raises(errno.EPERM)(lambda: os.truncate(path, 0))
+        assert b'language: "fr"' in path.read_bytes()
 
     def test_a_shell_is_told_at_once(self, mount: Mount) -> None:
         mount.expect_warning("what is known of a user of user")
