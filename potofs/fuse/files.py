@@ -87,12 +87,20 @@ class ConversationFile(OpenFile):
         self._turn = trio.Lock()
         # Whether something was appended that `fsync: close` has to make durable.
         self._is_dirty = False
+        # Whether somebody has begun to read.
+        self._is_read = False
 
     def attributes(self) -> Attributes | None:
         reader = self._reader
         return None if reader is None else self._tree.attributes_of(self.node, reader.stat())
 
+    def show(self, reader: Reader) -> None:
+        """From now on this is what it holds, unless somebody has begun to read. In any thread; needs no closing."""
+        if not self._is_read and self._reader is not None:
+            self._reader = reader
+
     async def read(self, offset: int, size: int) -> bytes:
+        self._is_read = True
         reader = self._reader
         if reader is None:
             try:

@@ -29,6 +29,8 @@ class Finder:
 
     def attributes(self, inode: int, node: Node) -> Attributes:
         """What is shown of a number, wherever its conversation is by now; raises Stale if it is nowhere."""
+        if node.kind is Kind.METADATA:
+            return self._made(inode, node)
         present = self._present(node)
         is_unwritten = self._is_unwritten(inode, node)
         if present is not None:
@@ -102,6 +104,16 @@ class Finder:
         present = self._present(node)
         if not self._is_unwritten(inode, node) and (present is None or present.inode != inode):
             raise Stale(f"{node} is another one now")
+
+    def _made(self, inode: int, node: Node) -> Attributes:
+        """What is shown of a file that is made anew whenever somebody asks for it.
+
+        Whoever has it open and has not read yet will read what is shown now: a program that has asked for its size
+        reads as much.
+        """
+        reader = self._tree.open(node)
+        self._handles.show(inode, reader)
+        return self._tree.attributes_of(node, reader.stat())
 
     def _present(self, node: Node) -> Attributes | None:
         try:

@@ -1,8 +1,9 @@
 """What programs have open, by the numbers that the kernel uses for it."""
 
+from potofs.backends.base import Reader
 from potofs.errors import Stale
 from potofs.fuse.directories import DirectoryHandle
-from potofs.fuse.files import DraftFile, OpenFile
+from potofs.fuse.files import ConversationFile, DraftFile, OpenFile
 from potofs.tree.attributes import Attributes
 
 Handle = OpenFile | DirectoryHandle
@@ -56,6 +57,12 @@ class Handles:
         """Where something is being written to a file: under a handle's number, or (None) by all who have it open."""
         files = self.files() if number is None else [self.file(number)]
         return [file for file in files if isinstance(file, DraftFile) and file.inode == inode]
+
+    def show(self, inode: int, reader: Reader) -> None:
+        """Has those read this who opened a number and have not begun to read; may be asked for in any thread."""
+        for handle in list(self._handles.values()):
+            if isinstance(handle, ConversationFile) and handle.inode == inode:
+                handle.show(reader)
 
     def files(self) -> list[OpenFile]:
         return [handle for handle in self._handles.values() if isinstance(handle, OpenFile)]

@@ -1,6 +1,7 @@
 """What a user does on the first day, on a real mount of real conversations, with the tools that everybody has."""
 
 import json
+import os
 import re
 import subprocess
 from collections import Counter
@@ -10,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from potofs import ChatMessage, DialogueJournal
 from tests import samples
 from tests.mounts import Mount, potofs, run, shell, wait_until
 
@@ -180,3 +182,18 @@ def test_df_and_find_and_tar_work(walked: Mount, tmp_path: Path, spoken: list[di
     assert len(found) == len(spoken)
     assert run("tar", "-C", walked.path, "-cf", tmp_path / "all.tar", "users").returncode == 0
     assert run("tar", "-C", walked.path, "--compare", "-f", tmp_path / "all.tar").stdout == ""
+
+
+def test_metadata_has_as_many_bytes_as_it_said_to_who_reads_it_then(mount: Mount, journal: DialogueJournal) -> None:
+    """As rsync does, which opens a file, asks for its size, and takes it for damaged if it is shorter."""
+    for number in range(9):
+        journal.add_message("mia", ChatMessage("user", f"number {number}"))
+    with (mount.users / "mia/metadata.yaml").open("rb", buffering=0) as one, open(one.name, "rb", buffering=0) as begun:
+        before = begun.read(10)
+        # Its count has a digit more now.
+        journal.add_message("mia", ChatMessage("user", "number 9"))
+        size = os.fstat(one.fileno()).st_size
+        data = one.read()
+        assert (len(data), b"totalMessages: 10\n" in data) == (size, True)
+        # Whoever has begun reads on in what it began.
+        assert b"totalMessages: 9\n" in before + begun.read()
