@@ -70,3 +70,27 @@ def test_of_the_readers_that_two_reads_open_at_once_none_stays_open(tmp_path: An
             assert tree.open_readers == []
 
     trio.run(main)
+
+
+def test_what_is_archived_between_its_lookup_and_its_opening_is_read_as_the_archive(tmp_path: Any) -> None:
+    """The kernel looks a name up again only once, and where much is archived, that may be too late again."""
+
+    async def main() -> None:
+        with open_journal(f"file://{tmp_path}/journal") as journal:
+            journal.add_message("mia", ChatMessage("user", "hello"))
+            operations = Operations(Tree(journal))
+            for is_followed in (False, True):
+                inode = InodeT(ROOT_INODE)
+                for name in (b"users", b"mia", b"dialogs", b"current.yaml"):
+                    inode = (await operations.lookup(inode, FileNameT(name), NOBODY)).st_ino
+                said = journal.read_bytes("mia")
+                journal.archive_conversation("mia")
+                if is_followed:
+                    journal.add_message("mia", ChatMessage("user", "hello?"))
+                handle = FileHandleT((await operations.open(inode, FlagT(os.O_RDONLY), NOBODY)).fh)
+                assert await operations.read(handle, 0, 4096) == said
+                assert (await operations.getattr(inode, NOBODY)).st_size == len(said)
+                await operations.release(handle)
+                journal.add_message("mia", ChatMessage("user", "hello again"))
+
+    trio.run(main)

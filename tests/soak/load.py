@@ -27,9 +27,9 @@ from tests.soak.report import Report, counted
 
 THRESHOLD = 100
 USERS = 4
-# What a daemon keeps of an archive that the kernel remembers, and of a user who was appended to (KiB). Measured: 1.3 for
-# an archive that was looked at before and after it became one, and as many archives more took none once the kernel had
-# forgotten those (12,000 in all); 1.9 under this load; about 20 for a user.
+# What a daemon keeps of an archive that the kernel remembers, and of a user who was appended to (KiB). Measured: 1.3
+# for an archive that was looked at before and after it became one, and as many archives more took none once the kernel
+# had forgotten those (12,000 in all); 1.9 under this load; about 20 for a user.
 _OF_ARCHIVE, _OF_USER = 2, 20
 # What memory varies by when nothing is kept: pieces that are free and not given back (KiB).
 _VARIES = 2048
