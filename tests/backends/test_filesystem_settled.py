@@ -105,6 +105,18 @@ def test_what_was_archived_with_a_torn_end_is_read_to_its_end_while_the_next_is_
             assert reader.read_all() == said + HALF
 
 
+def test_an_archive_that_was_open_when_it_was_restored_is_shown_whole_while_it_is_gone_on_with(
+    backend: Backend, users: Path, current: Path
+) -> None:
+    said = stored(backend, "mia")
+    backend.archive("mia", "first")
+    with backend.open("mia", "first") as reader:
+        backend.restore("mia", "first")
+        with at_work(users):
+            write(current, HALF)
+            assert (reader.read_all(), reader.stat().size) == (said, len(said))
+
+
 def test_no_read_has_half_a_record_while_long_ones_are_appended(tmp_path: Path) -> None:
     options = {"fsync": "never", "archiveThreshold": "0", "maxConversationLength": "0"}
     backend, other = open_filesystem(tmp_path, **options), open_filesystem(tmp_path, **options)

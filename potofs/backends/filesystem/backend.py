@@ -188,7 +188,7 @@ class FilesystemBackend(Backend):
         return self._conversations.stat_running(user) if archive is None else self._conversations.stat(user, archive)
 
     def open(self, user: str, archive: str | None = None) -> Opened:
-        return self._conversations.running(user) if archive is None else self._conversations.open(user, archive)
+        return self._conversations.shown(user, archive)
 
     def append(self, user: str, records: Sequence[Record], *, wait: bool = True) -> Appended:
         if not wait and self._accounts.is_behind(user):

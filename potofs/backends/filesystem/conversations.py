@@ -61,22 +61,28 @@ class Conversations:
         with must_exist(user, None):
             stat = files.stat_of(os.stat(self._layout.conversation(user, None)), self._layout.number_of)
         if self._whole.get(user) != stat[:2]:
-            with self.running(user) as reader:
+            with self.shown(user, None) as reader:
                 stat = reader.stat()
             if len(self._whole) >= _REMEMBERED:
                 self._whole.clear()
             self._whole[user] = stat[:2]
         return stat
 
-    def running(self, user: str) -> SettledReader:
-        """Opens the running one as far as it is whole, also while somebody appends; raises NotFound, OSError."""
-        with must_exist(user, None):
+    def shown(self, user: str, archive: str | None) -> Opened:
+        """Opens one as far as it is whole, also while somebody appends; raises NotFound, OSError."""
+        # An archive too, for it may be restored while it is open.
+        running = self._layout.conversation(user, None)
+        try:
             reader = SettledReader(
-                self._layout.conversation(user, None), self._layout.lock(user), self._layout.number_of
+                self._layout.conversation(user, archive), running, self._layout.lock(user), self._layout.number_of
             )
-        if not reader.stat().size:
+        except FileNotFoundError:
+            if archive is None:
+                raise not_found(user, archive) from None
+            return self._open_compressed(user, archive)
+        if archive is None and not reader.stat().size:
             reader.close()
-            raise not_found(user, None)
+            raise not_found(user, archive)
         return reader
 
     def open(self, user: str, archive: str | None) -> Opened:

@@ -17,11 +17,11 @@ _PIECE = 1 << 16
 
 
 class SettledReader(FileReader):
-    """A running conversation's file, opened; `lock` is the path of its user's lock."""
+    """A conversation's file, opened; `running` is the path of the user's running one, which it may be or become."""
 
-    def __init__(self, path: str, lock: str, number_of: NumberOf) -> None:
+    def __init__(self, path: str, running: str, lock: str, number_of: NumberOf) -> None:
         super().__init__(path, number_of)
-        self._path, self._lock = path, lock
+        self._running, self._lock = running, lock
         # How much was shown to be there (bytes): it stays there.
         self._shown = 0
 
@@ -64,9 +64,9 @@ class SettledReader(FileReader):
         return os.fstat(self._descriptor).st_size
 
     def _is_running(self) -> bool:
-        """Whether it still has its name: what was archived grows no more."""
+        """Whether it is the running one: what was archived grows no more."""
         try:
-            return os.path.samestat(os.stat(self._path), os.fstat(self._descriptor))
+            return os.path.samestat(os.stat(self._running), os.fstat(self._descriptor))
         except FileNotFoundError:
             return False
 
