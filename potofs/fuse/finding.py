@@ -29,9 +29,7 @@ class Finder:
 
     def attributes(self, inode: int, node: Node) -> Attributes:
         """What is shown of a number, wherever its conversation is by now; raises Stale if it is nowhere."""
-        if node.kind is Kind.METADATA:
-            return self._made(inode, node)
-        present = self._present(node)
+        present = self._made(inode, node) if node.kind is Kind.METADATA else self._present(node)
         is_unwritten = self._is_unwritten(inode, node)
         if present is not None:
             if present.inode == inode or node.kind not in _NUMBERED:
@@ -105,13 +103,16 @@ class Finder:
         if not self._is_unwritten(inode, node) and (present is None or present.inode != inode):
             raise Stale(f"{node} is another one now")
 
-    def _made(self, inode: int, node: Node) -> Attributes:
-        """What is shown of a file that is made anew whenever somebody asks for it.
+    def _made(self, inode: int, node: Node) -> Attributes | None:
+        """What is shown of a file that is made anew whenever somebody asks for it; None if it is not there.
 
         Whoever has it open and has not read yet will read what is shown now: a program that has asked for its size
         reads as much.
         """
-        reader = self._tree.open(node)
+        try:
+            reader = self._tree.open(node)
+        except NotFound:
+            return None
         self._handles.show(inode, reader)
         return self._tree.attributes_of(node, reader.stat())
 
