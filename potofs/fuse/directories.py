@@ -15,6 +15,7 @@ from typing import IO, NamedTuple
 
 import trio
 
+from potofs.errors import PotofsError
 from potofs.tree.listing import Told
 from potofs.tree.nodes import Node
 from potofs.tree.tree import Tree
@@ -48,6 +49,8 @@ class DirectoryHandle:
         self._names: Names | None = None
         self._ahead: list[Listed] = []
         self._ahead_since = 0.0
+        #: Why one of its entries could not be shown.
+        self.failure: PotofsError | OSError | None = None
 
     def ahead(self, place: int) -> Sequence[Listed]:
         """Entries from a place on that were asked for a moment ago; none if there are none."""

@@ -119,7 +119,10 @@ class Operations(pyfuse3.Operations):
         async with AsyncExitStack() as turns:
             for file in files:
                 await turns.enter_async_context(file.turn)
-            return self._shown(node, await self._ask(node, changed))
+            # A time is set under a lock that others may hold.
+            blocks = fields.update_mtime and node.kind is not Kind.SCRATCH
+            ask = self._workers.run(node.user, changed) if blocks else self._ask(node, changed)
+            return self._shown(node, await ask)
 
     @answered
     async def statfs(self, ctx: RequestContext) -> pyfuse3.StatvfsData:
@@ -140,17 +143,26 @@ class Operations(pyfuse3.Operations):
     async def readdir(self, fh: FileHandleT, start_id: int, token: pyfuse3.ReaddirToken) -> None:
         handle = self._handles.directory(fh)
         place = start_id
+        is_empty = True
         async with handle.turn:
+            if not place:
+                handle.failure = None
             while listed := handle.ahead(place) or await self._listed(handle, place):
                 for place, name, told in listed:
                     if isinstance(told, Entry):
                         attributes = self._shown(told.node, told.attributes)
                         if not pyfuse3.readdir_reply(token, FileNameT(os.fsencode(name)), attributes, place):
                             return
+                        is_empty = False
                         self._inodes.remember(told.attributes.inode, told.node)
                     elif not isinstance(told, NotFound):  # Else it is not there yet, or no more.
                         # One that cannot be shown hides no other.
                         log.warning("%s has an entry %r that cannot be shown: %s", handle.node, name, told)
+                        handle.failure = told
+            if is_empty and handle.failure is not None:
+                # But whoever copies what is there has to know that this is not all.
+                failure, handle.failure = handle.failure, None
+                raise failure
 
     async def _listed(self, handle: DirectoryHandle, place: int) -> Sequence[Listed]:
         node = handle.node
@@ -274,7 +286,7 @@ class Operations(pyfuse3.Operations):
     @answered
     async def unlink(self, parent_inode: InodeT, name: FileNameT, ctx: RequestContext) -> None:
         parent = self._inodes.node(parent_inode)
-        await self._ask(parent, lambda: self._tree.remove(parent, os.fsdecode(name)))
+        await self._workers.run(parent.user, lambda: self._tree.remove(parent, os.fsdecode(name)))
 
     rmdir = unlink
 

@@ -1,8 +1,10 @@
 """The process that serves a mount: from the first request to a clean end on a signal."""
 
 import logging
+import resource
 import signal
 from collections.abc import Callable
+from contextlib import suppress
 from typing import NamedTuple
 
 import pyfuse3
@@ -40,6 +42,10 @@ def serve(served: Served, on_ready: Callable[[], None]) -> None:
     `on_ready` is called once requests are answered. Raises MountError.
     """
     served.journal.backend.hurry()
+    with suppress(OSError, ValueError):
+        # What clients have open is open here.
+        _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     operations = Operations(Tree(served.journal), served.permissions)
     supervisor = Supervisor()
     options = {

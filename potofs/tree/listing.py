@@ -1,13 +1,18 @@
 """What a directory lists: names, and what is shown of many of them at once."""
 
+import errno
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 
 from potofs.backends.base import Archived, Backend, Capability
-from potofs.errors import NotFound, PotofsError
+from potofs.errors import Damaged, NotFound, PotofsError, Stale
 from potofs.tree import nodes
 from potofs.tree.attributes import Entry, directory, stored
 from potofs.tree.nodes import Kind, Node
 from potofs.tree.system import SystemFiles
+
+# What is wrong with one entry, and not with what it lies in.
+_OF_ONE = frozenset({errno.ELOOP, errno.EINVAL, errno.EISDIR, errno.ENOTDIR})
 
 #: What a name is, or why that cannot be told.
 Told = Entry | PotofsError | OSError
@@ -55,20 +60,26 @@ class Listing:
 
         Asked for all at once where there is a way. What takes time to find out is shown as it was known last: the
         kernel remembers none of that, and asks again before anybody sees it.
+
+        Raises what is wrong with more than one of them: a listing that lacks what is there would be taken for a whole
+        one, and what it lacks would be removed from copies.
         """
         known: dict[str, Told] = {}
         if parent.kind in self._known:
-            try:
+            # Of what is damaged it is not said which: they are asked for one by one.
+            with suppress(Damaged):
                 known = self._known[parent.kind](parent, names)
-            except (PotofsError, OSError) as error:
-                return [error for _ in names]
         return [known.get(name) or self._looked_up(parent, name) for name in names]
 
     def _looked_up(self, parent: Node, name: str) -> Told:
         try:
             return self._lookup(parent, name)
-        except (PotofsError, OSError) as error:
+        except (NotFound, Damaged, Stale) as error:
             return error
+        except OSError as error:
+            if error.errno in _OF_ONE:
+                return error
+            raise
 
     def _users(self, _: Node, names: Sequence[str]) -> dict[str, Told]:
         users = list(map(nodes.FAMILIES[Kind.USERS].decode, names))

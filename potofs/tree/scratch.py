@@ -16,8 +16,9 @@ from potofs.tree.drafts import Draft
 from potofs.tree.nodes import SCRATCH, Kind, Node
 from potofs.tree.spool import Space, Spool
 
-# As many as a mount may have.
-_FILES = 10_000
+# As many as a mount may have, and those of one user in it.
+_FILES = 2000
+_FILES_OF_USER = 200
 
 
 class Scratch(Draft):
@@ -117,7 +118,7 @@ class ScratchFiles:
         """A new one, or the one that is there, for somebody who will `close` it."""
         with self._guard:
             if node not in self._files:
-                if len(self._files) >= _FILES:
+                if len(self._files) >= _FILES or sum(one.user == node.user for one in self._files) >= _FILES_OF_USER:
                     raise OSError(errno.ENOSPC, "too many scratch files: remove some")
                 self._made += 1
                 # Not by its name, which it may give to another while somebody has it open.

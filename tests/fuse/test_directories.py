@@ -126,3 +126,16 @@ def test_what_was_asked_for_a_moment_ago_is_not_asked_for_again(
     assert users.ahead(30) == listed[30:]
     monkeypatch.setattr(directories, "_WAITS", 0.0)
     assert not users.ahead(30)
+
+
+def test_what_is_wrong_with_many_entries_is_not_taken_for_their_absence(
+    journal: DialogueJournal, users: DirectoryHandle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    journal.create_user("mia")
+
+    def late(_: object) -> list[int | None]:
+        raise DeadlineExceeded("no answer")
+
+    monkeypatch.setattr(journal.backend, "changes_of", late)
+    with pytest.raises(DeadlineExceeded):
+        users.read(0)

@@ -8,8 +8,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+import redis
 
-from potofs import open_journal
+from potofs import ChatMessage, open_journal
+from potofs.backends.redis.keys import Keys
 from tests import redis_servers
 from tests.mounts import Mount, run, shell
 
@@ -129,3 +131,26 @@ def test_a_directory_is_read_anew_when_it_is_opened_again(where: str, mount_at: 
     for number in range(30):
         (mount.users / f"user-{number:02d}").mkdir()
         assert len(os.listdir(mount.users)) == number + 1
+
+
+def test_a_listing_that_lacks_what_is_there_is_none(tmp_path: Path, mount_at: Callable[..., Mount]) -> None:
+    """Of one that looks whole and is not, `rsync --delete` would remove what it lacks."""
+    place = redis_servers.shared().place
+    mount = mount_at(f"redis://{place}?prefix={tmp_path.name}:")
+    mount.expect_warning("cannot be shown|is not a hash")
+    with open_journal(mount.where) as journal:
+        for user in ("anna", "bert", "carl", "dora"):
+            journal.add_message(user, ChatMessage("user", "Hello", "2024-01-15T10:30:00.000Z"))
+    backup = tmp_path / "backup"
+    assert run("rsync", "-a", f"{mount.users}/", f"{backup}/").returncode == 0
+    host, port = place.split("/")[0].rsplit(":", 1)
+    key = Keys(f"{tmp_path.name}:").user("carl")
+    with redis.Redis(host, int(port)) as client:
+        client.delete(key)
+        client.set(key, "x")
+    listed = run("ls", mount.users)
+    assert listed.returncode != 0
+    assert listed.stdout.split() == ["anna", "bert", "dora"]
+    assert "Input/output error" in listed.stderr
+    assert run("rsync", "-a", "--delete", f"{mount.users}/", f"{backup}/").returncode == 23
+    assert (backup / "carl/dialogs/current.yaml").exists()

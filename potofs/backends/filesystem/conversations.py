@@ -71,11 +71,8 @@ class Conversations:
     def shown(self, user: str, archive: str | None) -> Opened:
         """Opens one as far as it is whole, also while somebody appends; raises NotFound, OSError."""
         # An archive too, for it may be restored while it is open.
-        running = self._layout.conversation(user, None)
         try:
-            reader = SettledReader(
-                self._layout.conversation(user, archive), running, self._layout.lock(user), self._layout.number_of
-            )
+            reader = SettledReader(self._layout.conversation(user, archive), self._layout.number_of)
         except FileNotFoundError:
             if archive is None:
                 raise not_found(user, archive) from None

@@ -11,6 +11,7 @@ from potofs.backends.base import RECORD_END, Record, seam
 from potofs.backends.filesystem import files
 from potofs.backends.filesystem.index import Contents, Index
 from potofs.backends.filesystem.layout import Layout
+from potofs.backends.filesystem.settled import growing
 from potofs.backends.filesystem.sync import GroupSync
 
 
@@ -56,13 +57,13 @@ class Running:
     def write(self, user: str, descriptor: int, contents: Contents, fresh: list[Record]) -> Contents:
         """Appends records, and returns what the conversation holds then."""
         data = b"".join([record.data for record in fresh])
+        size = os.fstat(descriptor).st_size
         if contents.is_cut_off(fresh[0]):
             # A writer was killed in its metadata. Whole but for those, it would stay beside its second try for ever.
             data = data[len(contents.tail) :]
         else:
-            size = os.fstat(descriptor).st_size
             data = seam(os.pread(descriptor, len(RECORD_END), max(0, size - len(RECORD_END)))) + data
-        with files.naming(self._layout.conversation(user, None)):
+        with files.naming(self._layout.conversation(user, None)), growing(descriptor, size):
             end = files.append_whole(descriptor, data, cut_back=self._cut_back)
         if contents.covered + len(data) == end:
             contents.add(fresh, data)
@@ -77,7 +78,7 @@ class Running:
         Raises OSError: where failed appends are undone it is as it was then, its time too.
         """
         before = os.fstat(descriptor)
-        with files.naming(self._layout.conversation(user, None)):
+        with files.naming(self._layout.conversation(user, None)), growing(descriptor, before.st_size):
             end = before.st_size
             try:
                 if data:

@@ -1,29 +1,43 @@
-"""How far a running conversation may be shown while somebody appends to it: never into half a record.
+"""How far a conversation may be shown while somebody appends to it: never into what is being written.
 
-A write(2) lets a file grow page by page, and whoever looks meanwhile sees the beginning of what is written. It is
-written by who holds the user's lock. So where a conversation does not end in a record's end and the lock is taken, the
-end that counts is that of the last whole record; where the lock is free, what is there was left so, by a writer that
-died or by a program that takes no lock, and is shown as it is.
+A write(2) lets a file grow page by page, and whoever looks meanwhile sees the beginning of what is written. So a writer
+says where its write begins, by a lock on the bytes from there on (fcntl_locking(2), of the open file, so that it goes
+with a process that is killed), and a reader asks for such a lock. What programs write that take none is shown as it is.
 """
 
 import fcntl
 import os
+import struct
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 
 from potofs.backends.base import RECORD_END, Stat
-from potofs.backends.filesystem.files import FileReader, NumberOf, stat_of
+from potofs.backends.filesystem.files import FileReader, stat_of
 
-# Bytes looked at in one go for the end of the last whole record.
-_PIECE = 1 << 16
+# struct flock: type, whence, start, length (0: to the end and beyond), process (0 for locks of open files).
+_FLOCK = struct.Struct("@hhqqi0q")
+# How often a size is looked at that changes at every look.
+_LOOKS = 100
+
+
+@contextmanager
+def growing(descriptor: int, start: int) -> Iterator[None]:
+    """Says for as long as it lasts that what stands in a file from `start` on (bytes) is being written."""
+    # Not every network file system has such locks; there a reader may see the beginning of a write.
+    with suppress(OSError):
+        fcntl.fcntl(descriptor, fcntl.F_OFD_SETLK, _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, start, 0, 0))
+    try:
+        yield
+    finally:
+        with suppress(OSError):
+            fcntl.fcntl(descriptor, fcntl.F_OFD_SETLK, _FLOCK.pack(fcntl.F_UNLCK, os.SEEK_SET, 0, 0, 0))
 
 
 class SettledReader(FileReader):
-    """A conversation's file, opened; `running` is the path of the user's running one, which it may be or become."""
+    """A conversation's file, opened, up to where nothing is being written."""
 
-    def __init__(self, path: str, running: str, lock: str, number_of: NumberOf) -> None:
-        super().__init__(path, number_of)
-        self._running, self._lock = running, lock
-        # How much was shown to be there (bytes): it stays there.
-        self._shown = 0
+    # How much was shown to be there (bytes): it stays there.
+    _shown = 0
 
     def stat(self) -> Stat:
         end = self._end()
@@ -36,50 +50,30 @@ class SettledReader(FileReader):
         size = self._size()
         if size != self._shown:
             tail = os.pread(self._descriptor, len(RECORD_END), max(0, size - len(RECORD_END)))
-            size = size if tail == RECORD_END else self._settled()
+            # What ends so is whole, whoever goes on.
+            size = size if tail == RECORD_END else self._settled(size)
             self._shown = max(self._shown, size)
         return size
 
-    def _settled(self) -> int:
+    def _settled(self, size: int) -> int:
         """Where it ends, but for what is being written."""
+        for _ in range(_LOOKS):
+            begins = self._is_written_from()
+            if begins is not None:
+                return max(self._shown, min(begins, self._size()))
+            # Nobody was writing at that moment; if it is as it was before, that is its size then.
+            before, size = size, self._size()
+            if size == before:
+                break
+        return size
+
+    def _is_written_from(self) -> int | None:
         try:
-            lock = os.open(self._lock, os.O_RDONLY)
-        except FileNotFoundError:
-            # Nobody who takes it has ever written here.
-            return self._size()
-        try:
-            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return self._last_end() if self._is_running() else self._size()
-        else:
-            try:
-                return self._size()
-            finally:
-                # Closing would not do: a child forked meanwhile would go on holding it.
-                fcntl.flock(lock, fcntl.LOCK_UN)
-        finally:
-            os.close(lock)
+            answer = fcntl.fcntl(self._descriptor, fcntl.F_OFD_GETLK, _FLOCK.pack(fcntl.F_RDLCK, os.SEEK_SET, 0, 0, 0))
+        except OSError:
+            return None
+        kind, _, start, _, _ = _FLOCK.unpack(answer)
+        return None if kind == fcntl.F_UNLCK else start
 
     def _size(self) -> int:
         return os.fstat(self._descriptor).st_size
-
-    def _is_running(self) -> bool:
-        """Whether it is the running one: what was archived grows no more."""
-        try:
-            return os.path.samestat(os.stat(self._running), os.fstat(self._descriptor))
-        except FileNotFoundError:
-            return False
-
-    def _last_end(self) -> int:
-        """Where the last whole record ends."""
-        end = self._size()
-        shown = min(self._shown, end)
-        while end > shown:
-            start = max(shown, end - _PIECE)
-            # A record's end may lie on both sides of where a piece begins.
-            before = max(0, start - len(RECORD_END))
-            found = os.pread(self._descriptor, end - before, before).rfind(RECORD_END)
-            if found >= 0:
-                return before + found + len(RECORD_END)
-            end = start
-        return shown

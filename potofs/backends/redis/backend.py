@@ -170,7 +170,10 @@ class RedisBackend(Backend):
             commands.append(("SISMEMBER", self._keys.users(shard_of_user(user)), names.encode(user)))
             commands.append(("HGET", self._keys.user(user), "changed"))
         answers = iter(self._link.batch(commands))
-        return [int(changed or 0) if there else None for there, changed in zip(answers, answers, strict=True)]
+        return [
+            whole(self._keys.user(user), "changed", changed) if there else None
+            for user, there, changed in zip(users, answers, answers, strict=True)
+        ]
 
     def read_profile(self, user: str) -> bytes:
         profile: bytes | None = self._link.command("HGET", self._keys.user(user), "profile")
