@@ -30,7 +30,7 @@ from potofs.backends.base import (
     Usage,
 )
 from potofs.backends.redis import health, scripts
-from potofs.backends.redis.changes import NO_FIGURES, Changes, Seen, text_of
+from potofs.backends.redis.changes import NO_FIGURES, Changes, Refusal, Seen, text_of
 from potofs.backends.redis.checking import Checks
 from potofs.backends.redis.connection import Argument, Link
 from potofs.backends.redis.copying import Copies
@@ -358,6 +358,13 @@ class RedisBackend(Backend):
 
     def rewrite(self, user: str, archive: str | None, seen: Stat, data: bytes, *, was: bytes | None = None) -> bool:
         return self._copies.rewrite(user, "" if archive is None else spelled(archive), seen, data)
+
+    def rewrite_profile(self, user: str, profile: bytes, *, was: bytes) -> bool:
+        try:
+            self._changes.do("put_profile", user, lambda _: ((), (profile, time.time_ns(), was)))
+        except Refusal:
+            return False
+        return True
 
     # The place
 
