@@ -6,6 +6,11 @@
 --            6 its name  7 its entry as it was seen  8 how many bytes there are  9 messages  10 first  11 last time
 -- Answer     empty; or `changed`: it is not as it was seen any more
 
+-- Counted on from nothing, it would be believed again, and whoever repeats a change be taken for the first (sums.py).
+if not shard.changes:find('^%d+$') then
+  shard.changes = clock[1] .. string.format('%03d', math.floor(clock[2] / 1000))
+end
+
 local KIND, NAME_OF, SEEN, SIZE, COUNT = ARGV[5], ARGV[6], ARGV[7], ARGV[8], ARGV[9]
 
 if KIND == 'user' then
