@@ -213,10 +213,10 @@ class RedisBackend(Backend):
         name = times.compact(time.time_ns())
 
         def wanted(seen: Seen) -> tuple[Sequence[Argument], Sequence[Argument]]:
-            sealed: tuple[Argument, ...] = ("", "", "", "", "", 0)
+            sealed: tuple[Argument, ...] = ("", "", "", "", "")
             if seen.seal:
-                size, between, (count, first, last, fingerprints) = seen.seal
-                sealed = (size, between, count, first, last, len(fingerprints), *fingerprints)
+                size, between, (count, first, last, _) = seen.seal
+                sealed = (size, between, count, first, last)
             conversation = seen.current or seen.new or nobody(shard)
             return (
                 self._keys.bytes(conversation),

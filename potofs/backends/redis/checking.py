@@ -191,10 +191,11 @@ class Checks:
                     findings = [Finding(user, held.place, what)]
                     continue
                 findings.append(Finding(user, held.place, what, repair))
-            if known and set(known) != fingerprints:
+            # Not all of them, without the empty one that says so: they are being noted just now, and not believed yet.
+            if known and set(known) != fingerprints and (b"" in known or not fingerprints.issuperset(known)):
                 if repair:
                     # Made again when they are wanted.
-                    self._link.command("DEL", known_key)
+                    self._link.command("UNLINK", known_key)
                 findings.append(
                     Finding(user, held.place, f"the fingerprints in {known_key} are not its messages'", repair)
                 )

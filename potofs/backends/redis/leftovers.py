@@ -61,7 +61,7 @@ class Leftovers:
             key = self._keys.known(conversation)
             if self._link.command("EXISTS", key):
                 if repair:
-                    self._link.command("DEL", key)
+                    self._link.command("UNLINK", key)
                 yield Finding(None, key, "fingerprints of no conversation", repair)
 
     def _of_nobody(self, shard: int, conversation: int) -> Finding:

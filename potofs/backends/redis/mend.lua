@@ -54,7 +54,7 @@ else
   redis.call('HSET', ARCHIVES, NAME_OF, entry_of(number, mtime, now, SIZE, COUNT))
 end
 if KIND ~= 'aside' then
-  redis.call('DEL', KEYS[8])
+  redis.call('UNLINK', KEYS[8])
   -- The sums are those of the entries; whether they were is another question (recount.lua).
   add(shard, 'messages', COUNT - count)
   add(shard, 'bytes', SIZE - size)

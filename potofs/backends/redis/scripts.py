@@ -23,12 +23,12 @@ def change(name: str, *, fenced: bool = True) -> Script:
     """The script of one change, `append` for example; `fenced`: whether a fence keeps it from being done."""
     # What is damaged is mended by scripts that go on in spite of it.
     sound = "unsound" if name in ("mend", "give_back") else "sound"
-    return _script("begin", sound, *(("fence",) if fenced else ()), name)
+    return _script("know", "begin", sound, *(("fence",) if fenced else ()), name)
 
 
 def learn() -> Script:
-    """The script that notes which messages a conversation's bytes hold."""
-    return _script("learn")
+    """The script that notes some of the messages that a conversation's bytes hold."""
+    return _script("know", "learn")
 
 
 def log() -> Script:
