@@ -9,7 +9,6 @@ A new backend is one module with a subclass of `Backend`, and one entry in the g
 the abstract methods; what archives, restores and compresses it may leave out, and says so in its `capabilities`.
 """
 
-import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
@@ -496,12 +495,10 @@ class Backend(ABC):
     def rewrite_profile(self, user: str, profile: bytes, *, was: bytes) -> bool:
         """Stores something else of a user beside conversations, for a repair that has set aside what was there.
 
-        Only if that is still as it `was`; else returns False, and nothing is changed.
+        Only if that is still as it `was`, looked at and replaced at one stroke; else returns False, and nothing is
+        changed. Raises Unsupported where that cannot be.
         """
-        if not self.has_user(user) or self.read_profile(user) != was:
-            return False
-        self.put_profile(user, profile, time.time_ns())
-        return True
+        raise Unsupported("this backend cannot mend what is stored of a user")
 
     # The place
 

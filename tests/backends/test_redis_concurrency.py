@@ -5,6 +5,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 
@@ -138,6 +139,27 @@ def test_a_change_that_others_are_always_ahead_of_ends_at_its_deadline(
         backend.append("mia", records(1, 2))
     assert cut or turns[-1] - turns[0] > 0.2
     assert stored(backend, "mia") == joined(records(0, 1))
+
+
+def test_of_many_who_replace_what_they_saw_of_a_user_one_does(tmp_path: Path) -> None:
+    backends = [open_redis(tmp_path) for _ in range(WRITERS)]
+    backends[0].create_user("mia", b"")
+    was = b""
+    for turn in range(50):
+        ready = threading.Barrier(WRITERS)
+
+        def replace(mine: bytes, backend: RedisBackend, was: bytes = was, ready: threading.Barrier = ready) -> bool:
+            ready.wait(60)
+            return backend.rewrite_profile("mia", mine, was=was)
+
+        offers = [b"%d of %d" % (turn, writer) for writer in range(WRITERS)]
+        with ThreadPoolExecutor(WRITERS) as pool:
+            done = list(pool.map(replace, offers, backends))
+        assert done.count(True) == 1
+        was = offers[done.index(True)]
+        assert backends[0].read_profile("mia") == was
+    assert backends[0].rewrite_profile("noah", b"profile", was=b"") is False
+    assert list(backends[0].users()) == ["mia"]
 
 
 # Numbers that a master gave away and its successor does not know of

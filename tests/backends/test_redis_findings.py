@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +12,13 @@ import redis
 from potofs.backends.base import Fence
 from potofs.backends.redis.backend import RedisBackend
 from potofs.backends.redis.keys import Keys, shard_of_user
-from potofs.errors import Damaged
-from potofs.journal import fsck
+from potofs.config import Where
+from potofs.errors import Damaged, DeadlineExceeded
+from potofs.journal import fsck, reading
 from tests import redis_servers
-from tests.backends.kit import joined, records, stored
+from tests.backends.kit import joined, record, records, stored
 from tests.backends.mias import SHARD, SUMS, TIMES, image, mias, set_entry
+from tests.redis_servers import Proxy
 
 
 @pytest.fixture
@@ -97,6 +100,32 @@ def test_figures_that_are_none_are_an_error_with_the_key_in_it_and_counted_again
         assert list(fsck.check(backend)) == []
         assert backend.totals() == totals
     assert backend.append("mia", records(9, 10)).stored == 1
+
+
+@pytest.mark.parametrize("changes", ["junk", "-7", None])
+def test_whoever_repeats_a_change_is_told_that_it_cannot_be_told_after_the_number_of_changes_was_mended(
+    backend: RedisBackend, client: Any, keys: Keys, tmp_path: Path, changes: str | None
+) -> None:
+    """Also by the mending of a user, which counts as a change itself."""
+    again = record("hello", retry=False)
+
+    def meanwhile() -> None:
+        client.delete(keys.answers(SHARD, 0), keys.answers(SHARD, 1))
+        client.hset(keys.shard(SHARD), "changes", changes) if changes else client.hdel(keys.shard(SHARD), "changes")
+        client.hset(keys.user("mia"), "newest", "junk")
+        assert all(found.repaired for found in fsck.check(backend, ["mia"], repair=True))
+        assert all(found.repaired for found in fsck.check(backend, repair=True))
+
+    with Proxy(redis_servers.shared()) as proxy:
+        lossy = RedisBackend(Where("redis", proxy.place, {"keyPrefix": f"{tmp_path}:"}), reading.marks)
+        with closing(lossy):
+            lossy.append("mia", records(9, 10))
+            proxy.lose(b"done", times=1, then=meanwhile)
+            with pytest.raises(DeadlineExceeded, match="cannot be told"):
+                lossy.append("mia", [again])
+    assert stored(backend, "mia") == joined(records(5, 10)) + again.data
+    assert int(client.hget(keys.shard(SHARD), "changes") or 0) > 1_000_000_000_000
+    assert list(fsck.check(backend)) == []
 
 
 def test_a_change_that_would_meet_damage_is_refused_before_it_writes(

@@ -346,6 +346,8 @@ def test_a_large_copy_goes_on_in_pieces(backend: RedisBackend, tmp_path: Path) -
     backend.put_current("mia", data[:1_000_000], 7)
     before = keys_of(tmp_path)
     assert backend.extend("mia", backend.stat("mia"), data[1_000_000:], 8)
+    # What is known of it is made again when it is wanted.
+    before = [key for key in before if ":known:" not in key]
     assert keys_of(tmp_path) == before, "what was brought lies nowhere else any more"
     assert stored(backend, "mia") == data
     assert len(said(data)) == backend.totals().messages == 12

@@ -75,6 +75,88 @@ def test_what_has_lost_its_entry_is_found_at_once_and_given_back(
     assert backend.append("mia", [*records(5, 9), *records(9, 10)]).stored == 1
 
 
+def torn(client: Any, keys: Keys, index: str, name: bytes) -> None:
+    client.hset(index, name, "junk")
+
+
+def misnamed(client: Any, keys: Keys) -> None:
+    client.hset(keys.archives("mia"), "%zz", client.hget(keys.archives("mia"), "new"))
+    client.hdel(keys.archives("mia"), "new")
+
+
+#: What takes something of mia's out of view, or would if it were only taken away.
+OUT_OF_VIEW: dict[str, Fault] = {
+    "the newest archive's entry": lambda c, k: torn(c, k, k.archives("mia"), b"new"),
+    "an older archive's entry": lambda c, k: torn(c, k, k.archives("mia"), b"old"),
+    "an archive's name": misnamed,
+    "an archive twice": lambda c, k: c.hset(k.archives("mia"), "%zz", c.hget(k.archives("mia"), "new")),
+    "the entry of what was set aside": lambda c, k: torn(c, k, k.asides("mia"), c.hkeys(k.asides("mia"))[0]),
+    "the running one": lambda c, k: c.hset(k.user("mia"), "current", "junk"),
+    "the number of another shard": lambda c, k: c.hset(k.user("mia"), "current", numbers(c, k)[""] + 1),
+    "its size": lambda c, k: c.hset(k.user("mia"), mapping={"size": "-5", "count": "junk"}),
+    "all that is noted": lambda c, k: c.hset(k.user("mia"), mapping=dict.fromkeys(c.hkeys(k.user("mia")), "junk")),
+    "all at once": lambda c, k: (
+        c.hset(k.user("mia"), mapping={"current": "junk", "newest": "junk", "newest_mtime": "junk"}),
+        *(torn(c, k, index, name) for index in (k.archives("mia"), k.asides("mia")) for name in c.hkeys(index)),
+    ),
+    "a user's hash": lambda c, k: c.delete(k.user("mia")),
+    "all archives": lambda c, k: c.delete(k.archives("mia")),
+    "another type of hash": lambda c, k: (c.delete(k.user("mia")), c.set(k.user("mia"), "junk")),
+    "another type of index": lambda c, k: (c.delete(k.archives("mia")), c.set(k.archives("mia"), "junk")),
+}
+
+
+@pytest.mark.parametrize("damage", OUT_OF_VIEW)
+@pytest.mark.parametrize("all_users", [False, True])
+def test_what_is_said_to_be_mended_of_a_user_is_in_view_by_then(
+    backend: RedisBackend, client: redis.Redis, keys: Keys, damage: str, all_users: bool
+) -> None:
+    """Whether or not the whole journal is checked: before another user's turn comes, messages might be given again."""
+    totals, aside = backend.totals(), backend.set_asides("mia")[0]
+    OUT_OF_VIEW[damage](client, keys)
+    found = fsck.check(backend, None if all_users else ["mia"], repair=True)
+    for one in found:
+        assert one.repaired, one
+        if one.user != "mia":
+            break
+        assert stored(backend, "mia") == joined(records(5, 9))
+        assert backend.stat("mia").size == len(joined(records(5, 9)))
+        if "another type" in damage or "user's hash" in damage:
+            continue
+        assert backend.append("mia", records(5, 9)).stored == 0
+    assert list(fsck.check(backend, ["mia"])) == []
+    assert backend.append("mia", records(2, 9)).stored == 0
+    assert set(names_of(backend, "mia")) == {"old", "new"}
+    assert stored(backend, "mia", "old") == joined(records(0, 2))
+    assert stored(backend, "mia", "new") == joined(records(2, 5))
+    assert stored(backend, "mia") == joined(records(5, 9))
+    assert [one.name for one in backend.set_asides("mia")] == [aside.name]
+    assert backend.totals() == totals
+    assert [one for one in fsck.check(backend) if "users_changed" not in one.what] == []
+
+
+def test_what_has_lost_its_entry_is_given_back_whatever_the_number_of_changes_is(
+    backend: RedisBackend, client: redis.Redis, keys: Keys
+) -> None:
+    client.hdel(keys.archives("mia"), "old")
+    client.hset(keys.shard(SHARD), "changes", "junk")
+    assert all(one.repaired for one in fsck.check(backend, repair=True))
+    assert list(fsck.check(backend)) == []
+    assert stored(backend, "mia", "old") == joined(records(0, 2))
+
+
+def test_what_has_lost_its_entry_while_another_runs_is_an_archive_and_counts_as_one(
+    backend: RedisBackend, client: redis.Redis, keys: Keys
+) -> None:
+    client.hdel(keys.user("mia"), "current", "size", "count", "mtime", "ctime")
+    backend.append("mia", records(20, 21))
+    client.hset(keys.archives("mia"), "old", "junk")
+    assert all(one.repaired for one in fsck.check(backend, ["mia"], repair=True))
+    assert len(names_of(backend, "mia")) == 3
+    assert stored(backend, "mia") == joined(records(20, 21))
+    assert list(fsck.check(backend)) == []
+
+
 def test_what_another_has_taken_the_place_of_is_given_back_under_another_name(
     backend: RedisBackend, client: redis.Redis, keys: Keys
 ) -> None:

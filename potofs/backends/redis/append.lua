@@ -5,8 +5,8 @@
 -- ARGV       5 running conversation  6 new one  7 newest archive (each empty if there is none)
 --            8 threshold (0: never)  9 name for an archive
 --            10 size of the conversation that was looked at to be sealed (or empty)  11 what seals it
---            12 messages  13 first  14 last time  15 fingerprints in it: how many  16… they
---            then for each record: fingerprint, 1 if it may be a second try, time or empty, bytes
+--            12 messages  13 first  14 last time
+--            15… for each record: fingerprint, 1 if it may be a second try, time or empty, bytes
 -- Answer     records stored, running conversation, newest archive, a new conversation's count or empty, archive's name
 
 local BYTES, KNOWN, KNOWN_NEWEST = KEYS[7], KEYS[8], KEYS[9]
@@ -20,10 +20,9 @@ if redis.call('HEXISTS', KNOWN, '') == 0 and user.current ~= '' then
   return {'scan', user.current}
 end
 
-local first_record = 16 + ARGV[15]
 local newest_is_known = user.newest == ''
 local fresh, batch, size = {}, {}, 0
-for i = first_record, #ARGV, 4 do
+for i = 15, #ARGV, 4 do
   local fingerprint, may_be_second = ARGV[i], ARGV[i + 1] == '1'
   if may_be_second and not newest_is_known then
     if redis.call('HEXISTS', KNOWN_NEWEST, '') == 0 then
@@ -72,8 +71,7 @@ if #fresh > 0 then
   ensure_user()
   if sealing then
     -- What stood there without an end has one now, and only the bytes could say what that makes of it.
-    redis.call('DEL', KNOWN)
-    know(KNOWN, 16, first_record - 1)
+    redis.call('UNLINK', KNOWN)
     add(shard, 'messages', ARGV[12] - user.count)
     user.count = ARGV[12]
     said(ARGV[13], ARGV[14])
@@ -85,7 +83,9 @@ if #fresh > 0 then
     add(shard, 'conversations', 1)
   end
   for _, i in ipairs(fresh) do
-    redis.call('HSET', KNOWN, ARGV[i], '')
+    if not sealing then
+      redis.call('HSET', KNOWN, ARGV[i], '')
+    end
     said(ARGV[i + 2], ARGV[i + 2])
   end
   user.mtime, user.ctime = now, now
@@ -101,7 +101,7 @@ local name, new = '', ''
 local threshold = tonumber(ARGV[8])
 if user.current ~= '' and threshold > 0 and tonumber(user.count) >= threshold then
   name = first_free(ARGV[9])
-  redis.call('DEL', file_away(name) and KNOWN_NEWEST or KNOWN)
+  redis.call('UNLINK', file_away(name) and KNOWN_NEWEST or KNOWN)
   -- So that the next append need not ask for it.
   add(shard, 'last_number', 1)
   new = shard.last_number

@@ -20,5 +20,5 @@ if user.current ~= ARGV[5] or user.newest ~= ARGV[6] then
 end
 local name = ARGV[7] ~= '' and ARGV[7] or first_free(ARGV[8])
 
-redis.call('DEL', file_away(name) and KEYS[8] or KEYS[7])
+redis.call('UNLINK', file_away(name) and KEYS[8] or KEYS[7])
 return done(name)

@@ -30,7 +30,7 @@ from potofs.backends.base import (
     Usage,
 )
 from potofs.backends.redis import health, scripts
-from potofs.backends.redis.changes import NO_FIGURES, Changes, Seen, text_of
+from potofs.backends.redis.changes import NO_FIGURES, Changes, Refusal, Seen, text_of
 from potofs.backends.redis.checking import Checks
 from potofs.backends.redis.connection import Argument, Link
 from potofs.backends.redis.copying import Copies
@@ -216,10 +216,10 @@ class RedisBackend(Backend):
         name = times.compact(time.time_ns())
 
         def wanted(seen: Seen) -> tuple[Sequence[Argument], Sequence[Argument]]:
-            sealed: tuple[Argument, ...] = ("", "", "", "", "", 0)
+            sealed: tuple[Argument, ...] = ("", "", "", "", "")
             if seen.seal:
-                size, between, (count, first, last, fingerprints) = seen.seal
-                sealed = (size, between, count, first, last, len(fingerprints), *fingerprints)
+                size, between, (count, first, last, _) = seen.seal
+                sealed = (size, between, count, first, last)
             conversation = seen.current or seen.new or nobody(shard)
             return (
                 self._keys.bytes(conversation),
@@ -361,6 +361,13 @@ class RedisBackend(Backend):
 
     def rewrite(self, user: str, archive: str | None, seen: Stat, data: bytes, *, was: bytes | None = None) -> bool:
         return self._copies.rewrite(user, "" if archive is None else spelled(archive), seen, data)
+
+    def rewrite_profile(self, user: str, profile: bytes, *, was: bytes) -> bool:
+        try:
+            self._changes.do("put_profile", user, lambda _: ((), (profile, time.time_ns(), was)))
+        except Refusal:
+            return False
+        return True
 
     # The place
 

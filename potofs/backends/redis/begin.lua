@@ -188,15 +188,6 @@ local function taken_number(count, bytes)
   shard.last_number = string.format('%.0f', count)
 end
 
--- Writes: these fingerprints, from an argument to another, are those of a conversation's messages.
-local function know(known, from, to)
-  -- The empty one says that all are there.
-  redis.call('HSET', known, '', '')
-  for i = from, to do
-    redis.call('HSET', known, ARGV[i], '')
-  end
-end
-
 local function store(key, was, is)
   local changes = {}
   for field, value in pairs(is) do

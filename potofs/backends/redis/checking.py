@@ -41,19 +41,26 @@ class Checks:
     def user(self, user: str, repair: bool) -> Iterator[Finding]:
         """What is wrong with a user."""
         own = (self._keys.user(user), self._keys.archives(user), self._keys.asides(user))
-        yield from self._misfits.among(user, shard_of_user(user), own, repair)[0]
+        findings = self._misfits.among(user, shard_of_user(user), own, repair)[0]
         found = self._inventory.user(user)
+        # What runs comes back before anything is said to be mended; the other things once no entry stands for them.
+        is_lost = bool(findings) or not found.is_whole
+        given = self._leftovers.of_user(user, found, ("current",)) if repair and is_lost else []
+        yield from findings
         if found.junk:
-            yield self._junk(user, found, repair)
+            yield self._junk(user, found, repair and all(one.repaired for one in given))
         for torn in found.torn:
             yield self._torn(user, torn, repair)
-        if (found.junk or found.torn) and repair:
-            found = self._inventory.user(user)
+        if repair and is_lost:
+            given += self._leftovers.of_user(user, self._inventory.user(user), ("archive", "aside"))
+        yield from given
         if found.is_listed != found.is_made or (found.held and not found.is_listed):
             what = f"what is noted of the user is gone from {own[0]}"
             if not found.is_listed:
                 what = f"is not in the list of users, {self._keys.users(shard_of_user(user))}"
             yield Finding(user, "user", what, self._mended(user, repair, "user"))
+        if repair and is_lost:
+            found = self._inventory.user(user)
         judged = yield from self._of_others(user, found, repair)
         for _ in range(_TRIES):
             moved = False
@@ -90,11 +97,21 @@ class Checks:
 
     def _junk(self, user: str, found: User, repair: bool) -> Finding:
         said = ", ".join(f"{field} {_shown(value)}" for field, value in found.junk.items())
-        mended = self._mended(user, repair, "fields")
-        return Finding(user, self._keys.user(user), f"no number, or none of this shard's: {said}", mended)
+        finding = Finding(user, self._keys.user(user), f"no number, or none of this shard's: {said}")
+        if not repair:
+            return finding
+        running = next((held.entry.stat.id for held in found.held if held.kind == "current"), None)
+        conversation = nobody(shard_of_user(user)) if running is None else running
+        key = self._keys.bytes(conversation)
+        # What is no string is found to be none afterwards.
+        if self._link.command("TYPE", key) not in (b"string", b"none"):
+            key = self._keys.bytes(nobody(shard_of_user(user)))
+        data = read_bytes(self._link, key)
+        arguments = ("fields", "", conversation, len(data), self._changes.figures(data).messages, "", "")
+        return finding._replace(repaired=self._do(user, arguments, (key, self._keys.known(conversation))))
 
     def _torn(self, user: str, torn: Torn, repair: bool) -> Finding:
-        """An entry that is damaged. It is taken out if what it was about is noted elsewhere, and is given back then."""
+        """An entry that is damaged. If it is noted elsewhere what it was about, that takes its place."""
         index = self._keys.asides(user) if torn.kind == "aside" else self._keys.archives(user)
         what = f"the entry {_shown(torn.name)} is damaged: {_shown(torn.text)}"
         shard = shard_of_user(user)
@@ -106,11 +123,10 @@ class Checks:
                 continue
             is_its = conversation == number or note.name.encode() == torn.name
             if is_its and self._link.command("EXISTS", self._keys.bytes(conversation)):
-                place = place_of(torn.kind, note.name)
-                arguments = ("entry", torn.name, torn.text, "", "", "", "")
-                none = nobody(shard)
-                keys = (self._keys.bytes(none), self._keys.known(none))
-                return Finding(user, place, f"{what}, in {index}", repair and self._do(user, arguments, keys, index))
+                what = f"{what}, in {index}"
+                if repair:
+                    return self._leftovers.given_back(conversation, note, what, torn=torn)
+                return Finding(user, place_of(torn.kind, note.name), what)
         way = "HSET it to `number mtime ctime size messages` if you find its bytes, or HDEL it"
         return Finding(user, index, f"{what}, and it is not noted what it was about. {way}")
 
@@ -175,10 +191,11 @@ class Checks:
                     findings = [Finding(user, held.place, what)]
                     continue
                 findings.append(Finding(user, held.place, what, repair))
-            if known and set(known) != fingerprints:
+            # Not all of them, without the empty one that says so: they are being noted just now, and not believed yet.
+            if known and set(known) != fingerprints and (b"" in known or not fingerprints.issuperset(known)):
                 if repair:
                     # Made again when they are wanted.
-                    self._link.command("DEL", known_key)
+                    self._link.command("UNLINK", known_key)
                 findings.append(
                     Finding(user, held.place, f"the fingerprints in {known_key} are not its messages'", repair)
                 )
@@ -188,8 +205,7 @@ class Checks:
     def _mended(self, user: str, repair: bool, kind: str) -> bool:
         if repair:
             none = nobody(shard_of_user(user))
-            shard = str(shard_of_user(user))
-            self._do(user, (kind, "", shard, "", "", "", ""), (self._keys.bytes(none), self._keys.known(none)))
+            self._do(user, (kind, "", "", "", "", "", ""), (self._keys.bytes(none), self._keys.known(none)))
         return repair
 
     def _do(

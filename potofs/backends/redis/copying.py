@@ -8,7 +8,7 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 
-from potofs.backends.base import Stat
+from potofs.backends.base import RECORD_END, Stat, seam
 from potofs.backends.redis.changes import Changes, Figures, Refusal, Seen, text_of
 from potofs.backends.redis.connection import Argument, Link, Silent
 from potofs.backends.redis.keys import SHARDS, Keys, nobody, shard_of_user
@@ -20,6 +20,8 @@ from potofs.errors import PotofsError, Unreachable
 _PIECE = 4 << 20
 # What a string in Redis can hold (bytes).
 _LARGEST = 512 << 20
+# Fingerprints that go with what is added: about two milliseconds. More are learned from the bytes.
+_KNOWN_AT_ONCE = 5000
 
 
 class Copies:
@@ -40,14 +42,20 @@ class Copies:
             conversation = seen.new or nothing
             of_new = (self._keys.bytes(conversation), self._keys.known(conversation))
             keys = (staged, *of_new, self._keys.known(seen.newest or nothing))
-            count, first, last, fingerprints = figures
+            count, first, last, _ = figures
             arguments = (kind, conversation, len(data), name, mtime, count, first, last, text_of(seen.newest))
-            return keys, (*arguments, conversation // SHARDS, *fingerprints)
+            return keys, (*arguments, conversation // SHARDS)
 
         index = self._keys.asides(user) if kind.endswith("aside") else None
         with self._staged(user, data) as staged:
             # What was refused is kept whatever the fence is, or it would be lost.
-            return self._changes.do("put", user, wanted, index=index, fenced=kind != "aside")
+            done = self._changes.do("put", user, wanted, index=index, fenced=kind != "aside")
+        name, _, conversation = done.partition("\n")
+        if kind == "current":
+            # It will be asked for, and is at hand. An archive's are asked for if it is the newest when something comes.
+            with suppress(OSError, PotofsError):
+                self._changes.learn(int(conversation), len(data), figures.fingerprints)
+        return name
 
     def extend(self, user: str, seen: Stat, data: bytes, mtime_ns: int) -> bool:
         """Adds bytes to a conversation of this user; False if it is not the running one any more, or has gone on.
@@ -57,12 +65,15 @@ class Copies:
         if seen.size + len(data) > _LARGEST:
             raise too_large(user)
         keys = (self._keys.bytes(seen.id), self._keys.known(seen.id))
-        before = read_bytes(self._link, keys[0], seen.size)
+        # Behind a record's end, what is there need not be read again.
+        is_whole = not seam(read_bytes(self._link, keys[0], len(RECORD_END), offset=max(0, seen.size - len(RECORD_END))))
+        before = b"" if is_whole else read_bytes(self._link, keys[0], seen.size)
         count, first, last, fingerprints = self._changes.figures(before + data)
+        known = fingerprints if is_whole and len(fingerprints) <= _KNOWN_AT_ONCE else []
 
         def wanted(_: Seen) -> tuple[Sequence[Argument], Sequence[Argument]]:
-            arguments = (seen.id, seen.size, len(data), mtime_ns, count, first, last)
-            return (staged, *keys), (*arguments, *fingerprints)
+            arguments = (seen.id, seen.size, len(data), mtime_ns, int(is_whole), count, first, last)
+            return (staged, *keys), (*arguments, len(fingerprints), *known)
 
         try:
             with self._staged(user, data) as staged:
@@ -77,14 +88,14 @@ class Copies:
         """Puts bytes in the place of a conversation's, as it is spelled; False if it is not as it was seen any more."""
         if seen.id % SHARDS != shard_of_user(user):
             return False  # It never was this user's.
-        count, first, last, fingerprints = self._changes.figures(data)
+        count, first, last, _ = self._changes.figures(data)
         old = (self._keys.bytes(seen.id), self._keys.known(seen.id))
 
         def wanted(known: Seen) -> tuple[Sequence[Argument], Sequence[Argument]]:
             conversation = known.new or nobody(shard_of_user(user))
             keys = (staged, self._keys.bytes(conversation), self._keys.known(conversation), *old)
             arguments = (name, seen.id, seen.size, conversation, len(data), count, first, last)
-            return keys, (*arguments, conversation // SHARDS, *fingerprints)
+            return keys, (*arguments, conversation // SHARDS)
 
         try:
             with self._staged(user, data) as staged:

@@ -63,6 +63,12 @@ class User(NamedTuple):
     #: Fields of its hash that are no numbers, or not of this shard.
     junk: dict[str, bytes]
 
+    @property
+    def is_whole(self) -> bool:
+        """Whether nothing about it says that an entry was lost, or is damaged."""
+        is_there = self.is_made or not (self.is_listed or self.held)
+        return is_there and not self.torn and not self.junk and self.newest == self.right_newest()
+
     def right_newest(self) -> tuple[bytes, ...]:
         archives = [(held.entry.stat, held.name.encode()) for held in self.held if held.kind == "archive"]
         if not archives:

@@ -18,8 +18,9 @@ that a cluster keeps them together, and one script can change them as a whole. `
     poto:dialogue:{ab}:bytes:427           string  a conversation's bytes, under its number
     poto:dialogue:{ab}:staged:9f86…        string  bytes that are being brought, under a random name until they have a
                                                    number; a process that is killed meanwhile leaves them
-    poto:dialogue:{ab}:known:427           hash    fingerprints of its messages; of running conversations and of newest
-                                                   archives only. May be deleted at any time: made again from the bytes
+    poto:dialogue:{ab}:known:427           hash    fingerprints of its messages, and an empty one once all are there; of
+                                                   running conversations and of newest archives only. May be deleted at
+                                                   any time: made again from the bytes
     poto:dialogue:{ab}:damaged:…           any     what a check found under one of these names in another type
 
 Bytes lie under the conversation's number and never move: archiving, restoring and renaming change an entry of an index,

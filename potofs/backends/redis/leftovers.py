@@ -14,9 +14,9 @@ import redis
 
 from potofs import times
 from potofs.backends.base import Finding
-from potofs.backends.redis.changes import Changes, Refusal, Seen, text_of
+from potofs.backends.redis.changes import NO_FIGURES, Changes, Figures, Refusal, Seen, text_of
 from potofs.backends.redis.connection import Argument, Link
-from potofs.backends.redis.inventory import Found, Inventory, Note, place_of
+from potofs.backends.redis.inventory import Found, Inventory, Note, Torn, User, place_of
 from potofs.backends.redis.keys import Keys, nobody, shard_of_user
 from potofs.backends.redis.reading import read_bytes
 
@@ -61,7 +61,7 @@ class Leftovers:
             key = self._keys.known(conversation)
             if self._link.command("EXISTS", key):
                 if repair:
-                    self._link.command("DEL", key)
+                    self._link.command("UNLINK", key)
                 yield Finding(None, key, "fingerprints of no conversation", repair)
 
     def _of_nobody(self, shard: int, conversation: int) -> Finding:
@@ -81,18 +81,29 @@ class Leftovers:
                     return f"{held.place} of user {user!r}"
         return ""
 
-    def _given_back(self, conversation: int, note: Note, repair: bool) -> Finding:
-        key = self._keys.bytes(conversation)
+    def of_user(self, user: str, found: User, kinds: Sequence[str]) -> list[Finding]:
+        """Gives a user back what is noted as theirs, and is not among what was `found` of them."""
+        shard = shard_of_user(user)
+        held = {one.entry.stat.id for one in found.held}
+        findings = []
+        # Of two that are noted as running the later one is.
+        for conversation, text in sorted(self._inventory.notes(shard).items(), reverse=True):
+            note = Note.parse(text, shard)
+            if note and note.user == user and note.kind in kinds and conversation not in held:
+                key = self._keys.bytes(conversation)
+                if self._link.command("TYPE", key) == b"string":
+                    findings.append(self._given_back(conversation, note, repair=True))
+        return findings
+
+    def given_back(self, conversation: int, note: Note, what: str, *, torn: Torn | None = None) -> Finding:
+        """Gives bytes back to whose they are, in the place of an entry that is `torn`; says so behind `what`."""
         place = place_of(note.kind, note.name)
-        data = read_bytes(self._link, key)
-        what = f"nothing refers to it, and its {len(data)} bytes are there, in {key}"
-        if not repair:
-            return Finding(note.user, place, what)
-        figures = self._changes.figures(data)
+        data = read_bytes(self._link, self._keys.bytes(conversation))
+        figures = self._changes.figures(data) if note.kind != "aside" else NO_FIGURES
         kind, name = note.kind, note.name
         while True:
             try:
-                given = self._change(conversation, note, kind, name, data)
+                given = self._change(conversation, note, kind, name, len(data), figures, torn)
             except Refusal as refusal:
                 if refusal.reason == "exists":
                     # Another conversation runs by now.
@@ -102,17 +113,26 @@ class Leftovers:
             where = place_of(kind, given)
             return Finding(note.user, place, what if where == place else f"{what}; it is {where} now", True)
 
-    def _change(self, conversation: int, note: Note, kind: str, name: str, data: bytes) -> str:
+    def _given_back(self, conversation: int, note: Note, repair: bool) -> Finding:
+        key = self._keys.bytes(conversation)
+        size = self._link.command("STRLEN", key)
+        what = f"nothing refers to it, and its {size} bytes are there, in {key}"
+        if repair:
+            return self.given_back(conversation, note, what)
+        return Finding(note.user, place_of(note.kind, note.name), what)
+
+    def _change(
+        self, conversation: int, note: Note, kind: str, name: str, size: int, figures: Figures, torn: Torn | None
+    ) -> str:
         shard = shard_of_user(note.user)
-        figures = self._changes.figures(data)
 
         def wanted(seen: Seen) -> tuple[Sequence[Argument], Sequence[Argument]]:
             newest = self._keys.known(seen.newest or nobody(shard))
             said = (figures.messages, figures.first, figures.last)
-            mtime = "" if kind == "aside" else figures.last
             return (self._keys.bytes(conversation), self._keys.known(conversation), newest), (
-                *(kind, note.text, conversation, len(data), name, mtime, *said),
+                *(kind, note.text, conversation, size, name, figures.last, *said),
                 text_of(seen.newest),
+                *((torn.name, torn.text) if torn else ()),
             )
 
         index = self._keys.asides(note.user) if kind == "aside" else None

@@ -9,7 +9,7 @@ if ARGV[1] == 'current' then
   local values = redis.call('HMGET', KEYS[1], 'current', 'mtime', 'ctime', 'size', 'count')
   if values[1] and values[1] ~= '' then
     for at = 1, 5 do
-      values[at] = values[at] and values[at]:find('^%-?%d+$') and values[at] or '0'
+      values[at] = values[at] and values[at]:find(at > 3 and '^%d+$' or '^%-?%d+$') and values[at] or '0'
     end
     entry = table.concat(values, ' ')
   end

@@ -1,8 +1,9 @@
 -- Makes what is derived from a user's bytes and entries again: a size and a count, which archive is the newest, that
--- the user is there, what in its hash is no number; takes a damaged entry out of an index.
+-- the user is there, what in its hash is no number.
 --
 -- KEYS       6 archives, or what was set aside  7 bytes  8 known
--- ARGV       5 user, newest, fields, entry, current, archive or aside; entry and those behind it:
+-- ARGV       5 user, newest, fields, current, archive or aside; of fields:  7 a number of the shard
+--            8, 9 what the running conversation has, if there is one; of the last three:
 --            6 its name  7 its entry as it was seen  8 how many bytes there are  9 messages  10 first  11 last time
 -- Answer     empty; or `changed`: it is not as it was seen any more
 
@@ -21,37 +22,24 @@ if KIND == 'newest' then
   return done('')
 end
 
--- What is no number is taken for none, as in look.lua.
-local function whole(value)
-  return value:find('^%-?%d+$') and value or '0'
-end
-
 if KIND == 'fields' then
-  -- Without its number it is not known which conversation runs; its bytes are given back (give_back.lua).
-  if not user.current:find('^%d+$') or tonumber(user.current) % 256 ~= tonumber(SEEN) then
-    user.current, user.size, user.mtime, user.ctime, user.count = '', '', '', '', ''
-  else
-    user.size, user.count = whole(user.size), whole(user.count)
-    for _, field in ipairs({'mtime', 'ctime'}) do
-      user[field] = user[field]:find('^%-?%d+$') and user[field] or now
-    end
-  end
-  user.changed = now
-  crown_anew()
-  return done('')
-end
-if KIND == 'entry' then
-  if redis.call('HGET', ARCHIVES, NAME_OF) ~= SEEN then
+  local is_known = user.size:find('^%d+$') and user.count:find('^%d+$')
+  if not is_known and redis.call('STRLEN', KEYS[7]) ~= tonumber(SIZE) then
     return {'changed'}
   end
-  redis.call('HDEL', ARCHIVES, NAME_OF)
-  user.changed = now
+  mend_fields(SEEN, SIZE, COUNT)
   return done('')
+end
+
+-- What is no number is taken for none, as in look.lua.
+local function whole(value, form)
+  return value:find(form) and value or '0'
 end
 
 local entry
 if KIND == 'current' then
-  entry = entry_of(whole(user.current), whole(user.mtime), whole(user.ctime), whole(user.size), whole(user.count))
+  local size, count = whole(user.size, '^%d+$'), whole(user.count, '^%d+$')
+  entry = entry_of(whole(user.current, '^%d+$'), whole(user.mtime, '^%-?%d+$'), whole(user.ctime, '^%-?%d+$'), size, count)
 else
   entry = redis.call('HGET', ARCHIVES, NAME_OF)
 end
@@ -66,7 +54,7 @@ else
   redis.call('HSET', ARCHIVES, NAME_OF, entry_of(number, mtime, now, SIZE, COUNT))
 end
 if KIND ~= 'aside' then
-  redis.call('DEL', KEYS[8])
+  redis.call('UNLINK', KEYS[8])
   -- The sums are those of the entries; whether they were is another question (recount.lua).
   add(shard, 'messages', COUNT - count)
   add(shard, 'bytes', SIZE - size)

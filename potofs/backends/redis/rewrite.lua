@@ -3,7 +3,7 @@
 -- KEYS       7 staged  8 bytes  9 known (of the new conversation)  10 bytes  11 known (of the old one)
 -- ARGV       5 the archive's name, or empty: the running conversation  6 number  7 size that the old one had
 --            8 number  9 size of the new one  10 messages  11 first  12 last time or empty
---            13 number's count  14… fingerprints
+--            13 number's count
 -- Answer     empty; or `changed`: it is not as it was seen any more
 
 local NAME_OF, NUMBER, SIZE, COUNT = ARGV[5], ARGV[8], ARGV[9], ARGV[10]
@@ -41,13 +41,11 @@ elseif NAME_OF == '' then
 else
   redis.call('HSET', ARCHIVES, NAME_OF, entry_of(NUMBER, mtime, now, SIZE, COUNT))
 end
-if (NAME_OF == '' and not is_empty) or user.newest == number then
-  know(KEYS[9], 14, #ARGV)
-end
 if user.newest == number then
   user.newest = NUMBER
 end
-redis.call('UNLINK', KEYS[10], KEYS[11])
+-- Fingerprints are learned from the bytes when they are wanted.
+redis.call('UNLINK', KEYS[9], KEYS[10], KEYS[11])
 forget(number)
 if not is_empty then
   note(NUMBER, NAME_OF == '' and 'current' or 'archive', NAME_OF)

@@ -2,7 +2,7 @@
 
 A script does one change whole: nothing else comes between its commands. Redis does not roll back, so each looks at
 everything first and writes last. All keys come in KEYS. `begin.lua` stands before each change and says what is common;
-behind that `sound.lua`, before those that what is damaged ends, and `fence.lua`, before those that a fence keeps from
+behind that `sound.lua`, before those that what is damaged ends, or `unsound.lua`, before those that mend it; and `fence.lua`, before those that a fence keeps from
 being done.
 """
 
@@ -21,14 +21,14 @@ class Script(NamedTuple):
 
 def change(name: str, *, fenced: bool = True) -> Script:
     """The script of one change, `append` for example; `fenced`: whether a fence keeps it from being done."""
-    # What is damaged is mended by a script that goes on in spite of it.
-    sound = () if name == "mend" else ("sound",)
-    return _script("begin", *sound, *(("fence",) if fenced else ()), name)
+    # What is damaged is mended by scripts that go on in spite of it.
+    sound = "unsound" if name in ("mend", "give_back") else "sound"
+    return _script("know", "begin", sound, *(("fence",) if fenced else ()), name)
 
 
 def learn() -> Script:
-    """The script that notes which messages a conversation's bytes hold."""
-    return _script("learn")
+    """The script that notes some of the messages that a conversation's bytes hold."""
+    return _script("know", "learn")
 
 
 def log() -> Script:
