@@ -1,7 +1,7 @@
 """How a pipe of records becomes messages: stored as they come, up to the first mistake.
 
 Unlike whoever writes into the mount, whoever fills a pipe still has what is refused, and reads the reason: so nothing
-is set aside, and the reason names the line.
+is set aside, and the reason names the place.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -15,8 +15,8 @@ from potofs.journal import admission, arguments, stream
 def append_pieces(append: Callable[[Sequence[Record]], object], pieces: Iterable[bytes]) -> None:
     """Appends the records of a pipe, those of each piece at once; the last may lack its terminator.
 
-    Raises InvalidMessage with the line for the first that is no message: what stands before it is stored, and nothing
-    from there on.
+    Raises InvalidMessage with the line, and the column where somebody knows it, for the first that is no message: what
+    stands before it is stored, and nothing from there on.
     """
     waiting, line = b"", 1
     # An empty piece, and only the last one is that, says that nothing will follow.
@@ -35,6 +35,7 @@ def append_pieces(append: Callable[[Sequence[Record]], object], pieces: Iterable
             raise InvalidMessage(
                 f"{mistake.reason} (what stands before this record is stored, nothing from there on)",
                 line=line + inside - 1,
+                column=mistake.column,
             )
 
 
