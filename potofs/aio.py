@@ -19,10 +19,12 @@ deadlines say.
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Coroutine, Iterable, Iterator
 from concurrent.futures import Future
+from contextlib import asynccontextmanager
 from functools import partial, update_wrapper, wraps
 from itertools import islice
+from tempfile import SpooledTemporaryFile
 from typing import Any, Concatenate, Final, ParamSpec, Self, TypeVar
 
 import anyio
@@ -32,14 +34,22 @@ import sniffio
 from potofs.backends.base import Capability
 from potofs.config import Where
 from potofs.errors import PotofsError
+from potofs.journal import arguments, piping
 from potofs.journal import journal as synchronous
+from potofs.journal.appending import Appender
+from potofs.journal.exchange import Format
 from potofs.journal.journal import DialogueJournal
+from potofs.journal.models import User
+from potofs.journal.tally import Tally
 
 #: Worker threads of one journal, and so operations of it under way at a time.
 THREADS: Final = 16
 
 # What an iterator is asked for at a time: a hop to a thread costs as much as some hundred short messages.
 _AT_ONCE = 256
+# What of an import is written to a file at a time, and what is held in memory without one (bytes).
+_PIECE = 1 << 18
+_IN_MEMORY = 1 << 20
 
 Parameters = ParamSpec("Parameters")
 Result = TypeVar("Result")
@@ -154,7 +164,9 @@ class AsyncDialogueJournal:
     """A journal on one backend, for one event loop. Close it in the end, or use it as an async context manager.
 
     What an operation does, returns and raises, `DialogueJournal` says. Iterables that are given to it are read in the
-    worker thread. Its `appender` has no counterpart: it keeps what one handle has written, and belongs to one thread.
+    worker thread. Where it takes `pieces` it takes an async iterable, too, as the body of a request is one: that is read
+    in the caller's task and holds up no other operation; `append_pieces` stores what each piece ends before it takes
+    the next, and whoever cancels leaves that stored. A generator is closed by that, also at a mistake in it.
 
     `close` waits for the operations that were asked for before it. One that is asked for after it raises PotofsError,
     as does an iterator that is read on; also if the closing was cancelled, which can be done again then.
@@ -182,10 +194,28 @@ class AsyncDialogueJournal:
     get_conversation = _awaited(DialogueJournal.get_conversation)
     read_conversation = _iterated(DialogueJournal.read_conversation)
     read_bytes = _awaited(DialogueJournal.read_bytes)
+    read_range = _awaited(DialogueJournal.read_range)
     add_message = _awaited(DialogueJournal.add_message)
     add_messages = _awaited(DialogueJournal.add_messages)
     append = _awaited(DialogueJournal.append)
-    append_pieces = _awaited(DialogueJournal.append_pieces)
+
+    async def append_pieces(self, user: User, pieces: Iterable[bytes] | AsyncIterable[bytes]) -> None:
+        if not isinstance(pieces, AsyncIterable):
+            await self._workers.run(lambda: self._journal.append_pieces(user, pieces))
+            return
+        pipe = piping.Pipe(lambda records: self._journal.append(user, records))
+        async with _read_once(pieces):
+            async for piece in pieces:
+                await self._workers.run(partial(pipe.take, piece))
+        await self._workers.run(pipe.end)
+
+    update_wrapper(append_pieces, DialogueJournal.append_pieces)
+
+    async def appender(self, user: User, tally: Tally | None = None) -> "AsyncAppender":
+        return AsyncAppender(await self._workers.run(lambda: self._journal.appender(user, tally)), self._workers)
+
+    update_wrapper(appender, DialogueJournal.appender)
+
     clear_conversation = _awaited(DialogueJournal.clear_conversation)
 
     # Archives
@@ -205,7 +235,36 @@ class AsyncDialogueJournal:
     export_conversation = _awaited(DialogueJournal.export_conversation)
     export_pieces = _iterated(DialogueJournal.export_pieces)
     import_conversation = _awaited(DialogueJournal.import_conversation)
-    import_pieces = _awaited(DialogueJournal.import_pieces)
+
+    async def import_pieces(
+        self,
+        user: User,
+        pieces: Iterable[bytes | str] | AsyncIterable[bytes | str],
+        format: Format,  # noqa: A002  (the document's name)
+    ) -> int:
+        if not isinstance(pieces, AsyncIterable):
+            return await self._workers.run(lambda: self._journal.import_pieces(user, pieces, format))
+        # All of it is looked at before any is stored: so nothing is begun that would have to wait for the rest.
+        waiting = bytearray()
+        with SpooledTemporaryFile(_IN_MEMORY) as file:
+            async with _read_once(pieces):
+                async for piece in pieces:
+                    if not isinstance(piece, bytes | str):
+                        raise arguments.wrong_type("a piece", piece, "bytes or text")
+                    # What no UTF-8 can hold is found out, and its place told, when it is read.
+                    waiting += piece.encode(errors="surrogatepass") if isinstance(piece, str) else piece
+                    if len(waiting) >= _PIECE:
+                        await self._workers.run(partial(file.write, bytes(waiting)))
+                        waiting.clear()
+
+            def take_in() -> int:
+                file.write(waiting)
+                file.seek(0)
+                return self._journal.import_pieces(user, iter(partial(file.read, _PIECE), b""), format)
+
+            return await self._workers.run(take_in)
+
+    update_wrapper(import_pieces, DialogueJournal.import_pieces)
 
     async def close(self) -> None:
         await self._workers.close(self._journal.close)
@@ -217,6 +276,43 @@ class AsyncDialogueJournal:
 
     async def __aexit__(self, *_: object) -> None:
         await _in_any_case(self.close)
+
+
+class AsyncAppender:
+    """An `Appender` whose operations are awaited, one after another, whoever asks for them.
+
+    What they do and raise, `Appender` says. Close it before the journal: what waits then is set aside.
+    """
+
+    def __init__(self, appender: Appender, workers: _Workers) -> None:
+        self._appender = appender
+        self._workers = workers
+        self._one_at_a_time = anyio.Lock()
+
+    @property
+    def waiting(self) -> int:
+        return self._appender.waiting
+
+    @property
+    def is_unsettled(self) -> bool:
+        return self._appender.is_unsettled
+
+    async def write(self, data: bytes, *, wait: bool = True) -> None:
+        await self._run(partial(self._appender.write, data, wait=wait))
+
+    async def flush(self, *, wait: bool = True) -> None:
+        await self._run(partial(self._appender.flush, wait=wait))
+
+    async def close(self) -> None:
+        await self._run(self._appender.close)
+
+    update_wrapper(write, Appender.write)
+    update_wrapper(flush, Appender.flush)
+    update_wrapper(close, Appender.close)
+
+    async def _run(self, operation: Callable[[], None]) -> None:
+        async with self._one_at_a_time:
+            await self._workers.run(operation)
 
 
 async def open_journal(where: str | Where, *, create: bool = True) -> AsyncDialogueJournal:
@@ -235,6 +331,16 @@ async def open_journal(where: str | Where, *, create: bool = True) -> AsyncDialo
             await _in_any_case(journal.close)
         raise
     return opened[0]
+
+
+@asynccontextmanager
+async def _read_once(pieces: AsyncIterable[object]) -> AsyncIterator[None]:
+    """Ends a generator behind the last piece that is taken of it: trio complains of one that is left half read."""
+    try:
+        yield
+    finally:
+        if isinstance(pieces, AsyncGenerator):
+            await pieces.aclose()
 
 
 async def _in_any_case(operation: Callable[[], Coroutine[Any, Any, None]]) -> None:

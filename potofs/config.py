@@ -30,6 +30,9 @@ REDIS_SCHEMES: Final = frozenset(
 #: The largest record that is taken (bytes); it fits into one write of the kernel.
 MAX_MESSAGE_BYTES: Final = 1 << 20
 
+# msgspec takes 1e3 and 5.0 for whole numbers, too, and people who write them wonder why 1.5 is none.
+_WHOLE_NUMBER = re.compile("-?[0-9]+")
+
 _PASSWORD = re.compile("(://[^/?#@:]*:).*@", re.DOTALL)
 
 
@@ -151,12 +154,14 @@ class Where(msgspec.Struct, frozen=True):
 
     def settings(self, kind: type[SettingsType]) -> SettingsType:
         """Its options as settings; raises ConfigError for an unknown name or a value that cannot be."""
-        try:
-            return msgspec.convert(self.options, kind, strict=False)
-        except msgspec.ValidationError as error:
-            fields = {field.encode_name: field.type for field in msgspec.structs.fields(kind)}
-            why = _mistake(self.options, fields) or error
-            raise ConfigError(f"{self}: {why}; the settings are {', '.join(fields)}") from None
+        fields = {field.encode_name: field.type for field in msgspec.structs.fields(kind)}
+        why: object = _mistake(self.options, fields)
+        if why is None:
+            try:
+                return msgspec.convert(self.options, kind, strict=False)
+            except msgspec.ValidationError as error:
+                why = error
+        raise ConfigError(f"{self}: {why}; the settings are {', '.join(fields)}")
 
     @property
     def url(self) -> str:
@@ -186,6 +191,8 @@ def _mistake(options: dict[str, str], fields: dict[str, Any]) -> str | None:
             near = get_close_matches(name, fields, n=1)
             return f"{name}: there is no such setting{f', did you mean {near[0]}?' if near else ''}"
         try:
+            if fields[name] is int and isinstance(value, str) and not _WHOLE_NUMBER.fullmatch(value):
+                raise msgspec.ValidationError
             msgspec.convert(value, fields[name], strict=False)
         except msgspec.ValidationError as error:
             return f"{name}: {_expected(fields[name], error)}, got {value!r:.40}"

@@ -188,6 +188,8 @@ class ShelfBackend(Backend):
     def archive(
         self, user: str, name: str | None = None, *, idle_since_ns: int | None = None, wait: bool = True
     ) -> str:
+        if name is not None:
+            names.archive_file(name)
         self.item(user, None)
         with self.changing(user) as found:
             if idle_since_ns is not None and self.item(user, None).mtime_ns > idle_since_ns:
@@ -208,6 +210,7 @@ class ShelfBackend(Backend):
             return swapped
 
     def rename_archive(self, user: str, archive: str, name: str) -> None:
+        names.archive_file(name)
         self.item(user, archive)
         with self.changing(user) as found:
             self.move(found, archive, name)

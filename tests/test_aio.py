@@ -3,7 +3,7 @@
 import asyncio
 import inspect
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import aclosing
 from pathlib import Path
 from typing import Any, get_type_hints
@@ -15,16 +15,14 @@ import pytest
 from potofs import ChatMessage, DialogueJournal, aio
 from potofs import open_journal as open_synchronously
 from potofs.errors import InvalidMessage, NotFound, PotofsError
+from potofs.journal.appending import Appender
 
 HELLO = ChatMessage("user", "hello", "2024-01-15T10:30:00.000Z")
-
-#: What the journal of async programs does not have, and why.
-WITHOUT_COUNTERPART = {"appender": "it belongs to one thread"}
 
 OPERATIONS = sorted(
     name
     for name, member in inspect.getmembers(DialogueJournal, inspect.isfunction)
-    if not name.startswith("_") and name not in WITHOUT_COUNTERPART
+    if not name.startswith("_")
 )
 
 both = pytest.mark.anyio
@@ -104,8 +102,13 @@ def test_it_has_no_operation_of_its_own() -> None:
     assert public == {*OPERATIONS, "capabilities"}
 
 
-def test_what_has_no_counterpart_is_an_operation_still() -> None:
-    assert all(callable(getattr(DialogueJournal, name)) for name in WITHOUT_COUNTERPART)
+def test_an_appender_has_the_same_operations() -> None:
+    public = {name for name in vars(Appender) if not name.startswith("_")}
+    assert {name for name in vars(aio.AsyncAppender) if not name.startswith("_")} == public
+    for name in ("write", "flush", "close"):
+        counterpart, operation = getattr(aio.AsyncAppender, name), getattr(Appender, name)
+        assert inspect.unwrap(counterpart) is operation
+        assert inspect.iscoroutinefunction(counterpart)
 
 
 @both
@@ -154,6 +157,131 @@ async def test_a_long_conversation_is_iterated_whole_and_can_be_left(url: str) -
             async for entry in entries:
                 assert entry == found[0]
                 break
+
+
+# Pieces
+
+
+RECORD = b'role: user\ncontent: n%d\ntimestamp: "2024-01-15T10:30:00.000Z"\n---\n'
+
+
+async def coming(*pieces: Any) -> AsyncIterator[Any]:
+    """The body of a request: each piece comes when it comes."""
+    for piece in pieces:
+        await anyio.lowlevel.checkpoint()
+        yield piece
+
+
+@both
+async def test_records_are_appended_as_the_pieces_of_a_request_come(url: str) -> None:
+    text = b"".join(RECORD % number for number in range(5))
+    async with await aio.open_journal(url) as journal:
+        stored = []
+
+        async def body() -> AsyncIterator[bytes]:
+            for at in range(0, len(text) - 4, 50):
+                yield text[: len(text) - 4][at : at + 50]
+                stored.append(len(await journal.read_bytes("mia")))
+
+        # The last lacks its terminator.
+        await journal.append_pieces("mia", body())
+        assert await journal.read_bytes("mia") == text
+        assert len(RECORD % 0) in stored
+        with pytest.raises(InvalidMessage, match=r"^line 6, column 3: .*stored, nothing from there on"):
+            await journal.append_pieces("mia", coming(RECORD % 6, b"- a\n", b"- \x01b\n---\n", RECORD % 7))
+        assert await journal.read_bytes("mia") == text + RECORD % 6
+        with pytest.raises(TypeError, match="a piece has to be bytes, not str"):
+            await journal.append_pieces("mia", coming("role"))
+
+
+@both
+async def test_the_pieces_of_a_request_are_imported_whole_or_not_at_all(url: str) -> None:
+    messages = [ChatMessage("user", f"n{number} ä" + "x" * 900, HELLO.timestamp) for number in range(2000)]
+    async with await aio.open_journal(url) as journal:
+        await journal.add_messages("mia", messages)
+        (name,) = [archive.id for archive in await journal.get_archived_conversations("mia")]
+        for number, form in enumerate(("json", "csv")):
+            text = "".join([piece async for piece in journal.export_pieces("mia", form, name)])  # type: ignore[arg-type]
+            data = text.encode()
+            # Cut anywhere, inside of a character, too; and larger than what is held in memory.
+            pieces = [data[at : at + 1001] for at in range(0, len(data), 1001)]
+            user = f"max{number}"
+            for cut in (pieces[:-1], [*pieces[:5], b"\xff", *pieces[5:]]):
+                with pytest.raises(InvalidMessage, match="^line "):
+                    await journal.import_pieces(user, coming(*cut), form)  # type: ignore[arg-type]
+                assert await journal.read_bytes(user) == b""
+            assert await journal.import_pieces(user, coming(*pieces), form) == 2000  # type: ignore[arg-type]
+            assert await journal.import_pieces(user, coming(text), form) == 0  # type: ignore[arg-type]
+            assert await journal.read_bytes(user) == await journal.read_bytes("mia", name)
+        with pytest.raises(InvalidMessage, match="line 1, column 2: not UTF-8"):
+            await journal.import_pieces("zoe", coming("[\ud800"), "json")
+        with pytest.raises(TypeError, match="a piece has to be bytes or text, not int"):
+            await journal.import_pieces("zoe", coming(5), "json")
+
+
+@both
+async def test_whoever_cancels_a_request_that_hangs_is_not_held_up(url: str) -> None:
+    async def hanging() -> AsyncIterator[bytes]:
+        yield RECORD % 0 + b"role: user\n"
+        hangs.set()
+        await anyio.sleep_forever()
+
+    async with await aio.open_journal(url) as journal:
+        for operation in (
+            lambda: journal.append_pieces("mia", hanging()),
+            lambda: journal.import_pieces("max", hanging(), "json"),
+        ):
+            hangs = anyio.Event()
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(operation)
+                await hangs.wait()
+                # Nor does it hold up anybody else meanwhile.
+                await journal.add_message("zoe", HELLO)
+                tasks.cancel_scope.cancel()
+        assert await journal.read_bytes("mia") == RECORD % 0
+        assert await journal.read_bytes("max") == b""
+
+
+@both
+@pytest.mark.expects_warning("8 bytes that are no message are kept")
+async def test_an_appender_takes_bytes_in_any_pieces_one_writer_after_another(url: str) -> None:
+    async with await aio.open_journal(url) as journal:
+        appender = await journal.appender("mia")
+        text = RECORD % 1 + RECORD % 2
+        for at in range(0, len(text), 30):
+            await appender.write(text[at : at + 30])
+        async with anyio.create_task_group() as tasks:
+            for number in range(3, 20):
+                tasks.start_soon(appender.write, RECORD % number)
+        await appender.write((RECORD % 20)[:-4])
+        assert appender.waiting == len(RECORD % 20) - 4
+        await appender.flush()
+        assert not appender.is_unsettled
+        await appender.write(b"role: us")
+        await appender.close()
+        found = await journal.get_conversation("mia")
+        assert sorted(int(message.content[1:]) for message in found) == list(range(1, 21))
+        with pytest.raises(TypeError, match="user has to be"):
+            await journal.appender(5)  # type: ignore[arg-type]
+    with open_synchronously(url) as same:
+        assert [found.stat.size for found in same.backend.set_asides("mia")] == [len(b"role: us")]
+
+
+@both
+async def test_a_range_of_bytes_is_read_without_the_rest(url: str) -> None:
+    text = RECORD % 1 + RECORD % 2
+    async with await aio.open_journal(url) as journal:
+        await journal.append_pieces("mia", [text])
+        assert await journal.read_range("mia", 5, 20) == text[5:25]
+        assert await journal.read_range("mia", len(text) - 3, 20) == b"--\n"
+        assert await journal.read_range("mia", len(text) + 3, 20) == b""
+        assert await journal.read_range("nobody", 0, 20) == b""
+        await journal.archive_conversation("mia", "one")
+        assert await journal.read_range("mia", 0, 4, "one") == b"role"
+        with pytest.raises(NotFound):
+            await journal.read_range("mia", 0, 4, "two")
+        with pytest.raises(PotofsError, match="offset: expected 0 or more, got -1"):
+            await journal.read_range("mia", -1, 4)
 
 
 # At once

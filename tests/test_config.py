@@ -191,6 +191,9 @@ def test_a_setting_that_cannot_be_is_refused_naming_it_and_all_there_are(option:
     ("options", "reason"),
     [
         ({"archiveThreshold": "many"}, "archiveThreshold: expected a whole number, got 'many'; "),
+        ({"archiveThreshold": "1.5"}, "archiveThreshold: expected a whole number, got '1.5'; "),
+        ({"archiveThreshold": "1e3"}, "archiveThreshold: expected a whole number, got '1e3'; "),
+        ({"lockTimeoutMs": "5.0"}, "lockTimeoutMs: expected a whole number, got '5.0'; "),
         ({"fsync": "close", "archiveThreshold": "-1"}, "archiveThreshold: expected 0 or more, got -1; "),
         ({"fsync": "now"}, "fsync: expected always or close or never, got 'now'; "),
         ({"foreignWriters": "maybe"}, "foreignWriters: expected true or false, got 'maybe'; "),

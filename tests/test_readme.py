@@ -112,12 +112,15 @@ def test_its_python_runs(place: Path) -> None:
     current = (place / "journal/users/mia/dialogs/current.yaml").read_text()
     assert re.findall("content: (.*)", current) == ["Where is my order?", "It left us this morning."]
     assert issubclass(found["TestShelf"], BackendConformance)
-    shelf = found["ShelfBackend"](Where("shelf", "books", {"archiveThreshold": "1"}), reading.marks)
+    # As the fixture gives it: a folder for one test, and nothing is left anywhere else.
+    books = str(place / "books")
+    shelf = found["ShelfBackend"](Where("shelf", books, {"archiveThreshold": "1"}), reading.marks)
     shelf.prepare(create=True)
     with DialogueJournal(shelf) as journal:
         journal.add_message("mia", ChatMessage("user", "Hello"))
         assert len(journal.get_archived_conversations("mia")) == 1
-    assert (place / "journal/books/users/mia").is_dir()
+    assert (place / "books/users/mia").is_dir()
+    assert {path.name for path in place.iterdir()} == {"scripts", "journal", "books"}
 
 
 COMMANDS: dict[str, click.Command] = {

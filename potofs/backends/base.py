@@ -408,7 +408,8 @@ class Backend(ABC):
     ) -> str:
         """Turns the running conversation into an archive and returns its name; by default the present time.
 
-        Raises AlreadyExists if the name is taken; Stale if it was appended to after `idle_since_ns`.
+        Raises AlreadyExists if the name is taken; Stale if it was appended to after `idle_since_ns`; and InvalidName or
+        NameTooLong before NotFound.
         """
         self._lacks(Capability.ARCHIVAL, "archive")
 

@@ -5,7 +5,7 @@ import sys
 
 import click
 
-from potofs.cli.options import journal_options
+from potofs.cli.options import journal_options, refuse_memory
 from potofs.config import Where
 from potofs.errors import InvalidMessage
 from potofs.journal.journal import open_journal
@@ -133,6 +133,7 @@ def append(user: str, text: tuple[str, ...], where: Where, role: str | None, tim
       potofs append mia --role assistant "On its way."
       potofs append mia < conversation.yaml
     """
+    refuse_memory(where)
     if text:
         with open_journal(where) as journal:
             journal.add_message(user, ChatMessage(role or "user", " ".join(text), timestamp or ""))
@@ -219,6 +220,7 @@ def import_(file: str, where: Where) -> None:
     """
     from potofs.journal.importing import import_file, size_of
 
+    refuse_memory(where)
     with open_journal(where) as journal:
         hidden = not sys.stderr.isatty()
         with click.progressbar(length=size_of(file), label="Importing", file=sys.stderr, hidden=hidden) as bar:

@@ -7,6 +7,7 @@ import click
 
 from potofs import config
 from potofs.config import Where
+from potofs.errors import ConfigError
 
 #: Says what --backend says, but to nobody who lists processes: a URL may have a password in it.
 ENVIRONMENT_VARIABLE = "POTOFS_BACKEND"
@@ -42,3 +43,9 @@ def journal_options(command: Command) -> Command:
         help="The journal's backend and its settings, such as file:///var/lib/poto?archiveThreshold=500.",
     )
     return root_option(backend_option(command))
+
+
+def refuse_memory(where: Where) -> None:
+    """Raises ConfigError where what a command stores would be gone with it."""
+    if where.scheme == "memory":
+        raise ConfigError("memory: is gone with this command: use it with mount or in a program, or give --root DIR here")

@@ -75,13 +75,16 @@ def sized(data: bytes, limit: int = MAX_MESSAGE_BYTES) -> bytes:
 
 
 def _refuse_ambiguous(text: str) -> None:
-    found = values.first_ambiguous(text.replace("\r\n", "\n"))
+    lines = text.replace("\r\n", "\n")
+    found = values.first_ambiguous(lines)
     if found is None:
         return
     code = ord(found[0])
+    line, column = yamldoc.place_of(lines, found.start())
     raise InvalidMessage(
         f'the character U+{code:04X} is not read alike everywhere: write it as "\\u{code:04x}" in double quotes',
-        line=text.count("\n", 0, found.start()) + 1,
+        line=line,
+        column=column,
     )
 
 

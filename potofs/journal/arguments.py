@@ -4,7 +4,7 @@ Looked at where it comes in: further in, a wrong type would fail on something th
 taken for something else (a text is a sequence, too). What has the right type and a wrong value is a PotofsError.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import AsyncIterable, Iterable, Iterator
 from typing import TypeVar
 
 Item = TypeVar("Item")
@@ -27,8 +27,16 @@ def optional_text(name: str, value: object) -> None:
         raise wrong_type(name, value, "text or None")
 
 
+def number(name: str, value: object) -> None:
+    """Raises TypeError unless an argument is a whole number."""
+    if not isinstance(value, int):
+        raise wrong_type(name, value, "a whole number")
+
+
 def several(name: str, values: Iterable[Item], of: str) -> Iterator[Item]:
     """The items of an argument; raises TypeError for what is none by itself, and for one that came alone."""
+    if isinstance(values, AsyncIterable):
+        raise wrong_type(name, values, f"an iterable of {of}", "potofs.aio takes one as pieces; else collect it in a list")
     if isinstance(values, str | bytes | dict) or not isinstance(values, Iterable):
         raise wrong_type(name, values, f"an iterable of {of}", "give a single one in a list")
     return iter(values)

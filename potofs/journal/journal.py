@@ -121,6 +121,21 @@ class DialogueJournal:
                 return b""
             raise
 
+    def read_range(self, user: User, offset: int, size: int, archive: str | None = None) -> bytes:
+        """So many bytes of the same from an offset on, without the rest; fewer, or none, where it ends before."""
+        arguments.optional_text("archive", archive)
+        for name, value in (("offset", offset), ("size", size)):
+            arguments.number(name, value)
+            if value < 0:
+                raise PotofsError(f"{name}: expected 0 or more, got {value}")
+        try:
+            with self.backend.open(id_of(user), archive) as reader:
+                return reader.read(offset, size)
+        except NotFound:
+            if archive is None:
+                return b""
+            raise
+
     def add_message(self, user: User, message: ChatMessage) -> None:
         """Appends a message; stored when this returns. Raises InvalidMessage.
 

@@ -1,11 +1,10 @@
 """How a pipe of records becomes messages: stored as they come, up to the first mistake.
 
 Unlike whoever writes into the mount, whoever fills a pipe still has what is refused, and reads the reason: so nothing
-is set aside, and the reason names the line.
+is set aside, and the reason names the place.
 """
 
 from collections.abc import Callable, Iterable, Sequence
-from itertools import chain
 
 from potofs.backends.base import Record
 from potofs.errors import InvalidMessage
@@ -15,26 +14,48 @@ from potofs.journal import admission, arguments, stream
 def append_pieces(append: Callable[[Sequence[Record]], object], pieces: Iterable[bytes]) -> None:
     """Appends the records of a pipe, those of each piece at once; the last may lack its terminator.
 
-    Raises InvalidMessage with the line for the first that is no message: what stands before it is stored, and nothing
-    from there on.
+    Raises InvalidMessage with the line, and the column where somebody knows it, for the first that is no message: what
+    stands before it is stored, and nothing from there on.
     """
-    waiting, line = b"", 1
-    # An empty piece, and only the last one is that, says that nothing will follow.
-    for piece in chain(filter(None, pieces), [b""]):
+    pipe = Pipe(append)
+    for piece in pieces:
+        pipe.take(piece)
+    pipe.end()
+
+
+class Pipe:
+    """The same for whoever brings the pieces one by one; after an error it takes no more."""
+
+    def __init__(self, append: Callable[[Sequence[Record]], object]) -> None:
+        self._append = append
+        self._waiting = b""
+        # Where what waits begins.
+        self._line = 1
+
+    def take(self, piece: bytes) -> None:
+        """Stores the records that a piece ends."""
         if not isinstance(piece, bytes):
             raise arguments.wrong_type("a piece", piece, "bytes")
-        waiting += piece
-        records, taken, mistake = _records(waiting, is_end=not piece)
+        if piece:
+            self._store(self._waiting + piece, is_end=False)
+
+    def end(self) -> None:
+        """Stores the last record, if it lacks its terminator."""
+        self._store(self._waiting, is_end=True)
+
+    def _store(self, waiting: bytes, *, is_end: bool) -> None:
+        records, taken, mistake = _records(waiting, is_end=is_end)
         if records:
-            append(records)
-        line += waiting.count(b"\n", 0, taken)
-        waiting = waiting[taken:]
+            self._append(records)
+        self._line += waiting.count(b"\n", 0, taken)
+        self._waiting = waiting = waiting[taken:]
         if mistake is not None:
             # Of the record, blank lines before it included; without one, where it begins to say something.
             inside = mistake.line or 1 + waiting[: len(waiting) - len(waiting.lstrip())].count(b"\n")
             raise InvalidMessage(
                 f"{mistake.reason} (what stands before this record is stored, nothing from there on)",
-                line=line + inside - 1,
+                line=self._line + inside - 1,
+                column=mistake.column,
             )
 
 

@@ -50,8 +50,9 @@ def text_of(document: bytes) -> str:
     try:
         return document.decode().removeprefix("\ufeff")
     except UnicodeDecodeError as error:
-        line = document.count(b"\n", 0, error.start) + 1
-        raise InvalidMessage(f"not UTF-8: {error.reason}", offset=error.start, line=line) from None
+        before = document[: error.start].decode().removeprefix("\ufeff")
+        line, column = yamldoc.place_of(before, len(before))
+        raise InvalidMessage(f"not UTF-8: {error.reason}", offset=error.start, line=line, column=column) from None
 
 
 def refuse_hopeless(lines: bytes) -> None:

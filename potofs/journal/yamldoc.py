@@ -63,8 +63,9 @@ Node = dict[str, "Node"] | list["Node"] | Scalar
 class Broken(InvalidMessage):
     """A document that is not YAML, or not the kind that is taken here."""
 
-    def __init__(self, reason: str, *, line: int, at_end: bool = False) -> None:
-        super().__init__(reason, line=line)
+    def __init__(self, reason: str, at: tuple[int, int], *, at_end: bool = False) -> None:
+        line, column = at
+        super().__init__(reason, line=line, column=column)
         #: Whether the text just stops too early, so that more of it could mend it.
         self.at_end = at_end
 
@@ -88,7 +89,7 @@ def load(text: str) -> Mapping:
     except yaml.YAMLError as error:
         raise _broken(error, shielded) from None
     except UnicodeEncodeError as error:
-        raise Broken(f"{error.object[error.start]!a} is no text", line=1) from None
+        raise Broken(f"{error.object[error.start]!a} is no text", place_of(text, error.start)) from None
 
 
 def _document(events: Iterator[yaml.Event], unshield: dict[int, str]) -> Mapping:
@@ -96,14 +97,14 @@ def _document(events: Iterator[yaml.Event], unshield: dict[int, str]) -> Mapping
     while isinstance(event, yaml.StreamStartEvent | yaml.DocumentStartEvent):
         event = next(events)
     if isinstance(event, yaml.StreamEndEvent):
-        raise Broken("nothing but comments", line=_line(event), at_end=True)
+        raise Broken("nothing but comments", _place(event), at_end=True)
     if not isinstance(event, yaml.MappingStartEvent):
-        raise Broken("this is not a mapping: a message has the keys role, content and timestamp", line=_line(event))
+        raise Broken("this is not a mapping: a message has the keys role, content and timestamp", _place(event))
     _check(event)
     items, end = _mapping(events, unshield, DEPTH)
     for rest in events:
         if isinstance(rest, yaml.DocumentStartEvent):
-            raise Broken("a second document", line=_line(rest))
+            raise Broken("a second document", _place(rest))
     start = _start(event)
     return Mapping(items, start.index, end, start.column, bool(event.flow_style))
 
@@ -115,12 +116,12 @@ def _mapping(events: Iterator[yaml.Event], unshield: dict[int, str], depth: int)
             return items, _start(event).index
         _check(event)
         if not isinstance(event, yaml.ScalarEvent):
-            raise Broken("a key has to be text", line=_line(event))
+            raise Broken("a key has to be text", _place(event))
         key = event.value.translate(unshield)
         if key in items:
             raise Broken(
                 f"the key {key!r:.40} stands twice; a missing line break before --- looks like this, too",
-                line=_line(event),
+                _place(event),
             )
         items[key] = _node(next(events), events, unshield, depth)
     raise AssertionError("the parser ends every mapping")
@@ -131,7 +132,7 @@ def _node(event: yaml.Event, events: Iterator[yaml.Event], unshield: dict[int, s
     if isinstance(event, yaml.ScalarEvent):
         return Scalar(event.value.translate(unshield), event.implicit[0])
     if depth == 0:
-        raise Broken(f"nested deeper than {DEPTH} levels", line=_line(event))
+        raise Broken(f"nested deeper than {DEPTH} levels", _place(event))
     if isinstance(event, yaml.MappingStartEvent):
         return _mapping(events, unshield, depth - 1)[0]
     sequence: list[Node] = []
@@ -143,14 +144,14 @@ def _node(event: yaml.Event, events: Iterator[yaml.Event], unshield: dict[int, s
 
 
 def _check(event: yaml.Event) -> None:
-    line = _line(event)
+    at = _place(event)
     anchor, tag = getattr(event, "anchor", None), getattr(event, "tag", None)
     if isinstance(event, yaml.AliasEvent):
-        raise Broken(f"the alias *{anchor}: write the value out", line=line)
+        raise Broken(f"the alias *{anchor}: write the value out", at)
     if anchor is not None:
-        raise Broken(f"the anchor &{anchor}: leave it out", line=line)
+        raise Broken(f"the anchor &{anchor}: leave it out", at)
     if tag is not None:
-        raise Broken(f"the tag {tag}: leave it out", line=line)
+        raise Broken(f"the tag {tag}: leave it out", at)
 
 
 def _start(event: yaml.Event) -> Any:
@@ -158,9 +159,14 @@ def _start(event: yaml.Event) -> Any:
     return event.start_mark
 
 
-def _line(event: yaml.Event) -> int:
-    line: int = _start(event).line
-    return line + 1
+def place_of(text: str, at: int) -> tuple[int, int]:
+    """The line and the column of a character of a text, counted from 1."""
+    return text.count("\n", 0, at) + 1, at - text.rfind("\n", 0, at)
+
+
+def _place(event: yaml.Event) -> tuple[int, int]:
+    mark = _start(event)
+    return mark.line + 1, mark.column + 1
 
 
 def _broken(error: yaml.YAMLError, text: str) -> Broken:
@@ -168,12 +174,12 @@ def _broken(error: yaml.YAMLError, text: str) -> Broken:
     if mark is None:
         # The reader's errors have no mark: a character that YAML does not allow, and its place in bytes.
         assert isinstance(error, yaml.reader.ReaderError)
-        line = text.encode()[: error.position].count(b"\n") + 1
-        return Broken(f"{error.reason} (U+{error.character:04X})", line=line)
+        at = len(text.encode()[: error.position].decode(errors="ignore"))
+        return Broken(f"{error.reason} (U+{error.character:04X})", place_of(text, at))
     reason = " ".join(part for part in (getattr(error, "context", None), getattr(error, "problem", None)) if part)
     # A key without its colon is noticed only behind its line, but no later line can bring the colon.
     at_end = not text[mark.index :].strip() and "expected ':'" not in reason
-    return Broken(reason, line=mark.line + 1, at_end=at_end)
+    return Broken(reason, (mark.line + 1, mark.column + 1), at_end=at_end)
 
 
 def _shield(text: str) -> tuple[str, dict[int, str]]:

@@ -124,6 +124,18 @@ class Archiving(Suite):
         assert stored(backend, "mia") == joined(records(0, 1))
         assert backend.archives("mia") == []
 
+    @pytest.mark.parametrize(("name", "error"), IMPOSSIBLE_NAMES, ids=short)
+    def test_a_name_that_no_archive_can_have_is_told_also_where_there_is_nothing_to_call_so(
+        self, backend: Backend, name: str, error: type[Exception]
+    ) -> None:
+        backend.create_user("mia", b"")
+        for user in ("nobody", "mia"):
+            with pytest.raises(error):
+                backend.archive(user, name)
+            with pytest.raises(error):
+                backend.rename_archive(user, "nothing", name)
+        assert list(backend.users()) == ["mia"]
+
     def test_archives_may_have_hostile_names(self, backend: Backend) -> None:
         for number, name in enumerate(ARCHIVE_NAMES):
             backend.append("mia", records(number, number + 1))

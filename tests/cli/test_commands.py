@@ -62,7 +62,7 @@ def test_append_stores_what_stands_before_a_mistake_and_names_its_line(root: Pat
     good = 'role: user\ncontent: "{}"\ntimestamp: "2024-01-15T10:30:00Z"\n---\n'
     many = "".join(good.format(f"{number:04d}{'x' * 990}") for number in range(90))
     reason = refused("append", "mia", "--root", root, stdin=f"{many}\nrole: user\n  content: x\n---\n{good}")
-    assert reason.startswith("standard input, line 363: ")
+    assert reason.startswith("standard input, line 363, column 10: ")
     assert reason.endswith("(what stands before this record is stored, nothing from there on)")
     assert succeeded("show", "mia", "--root", root) == many
     assert not (root / "users/mia/dialogs/rejected").exists()
@@ -71,17 +71,26 @@ def test_append_stores_what_stands_before_a_mistake_and_names_its_line(root: Pat
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
-        ("hello\n", "line 1: this is not a mapping"),
+        ("hello\n", "line 1, column 1: this is not a mapping"),
         ("role: user\n", "line 1: the key content is missing"),
         ("\n\nrole: user\ncontent: x", "line 3: the last line is not finished"),
-        ("role: user\ncontent: |\n  a\n  b\x01\n", "line 4: "),
+        ("role: user\ncontent: |\n  a\n  b\x01\n", "line 4, column 4: "),
         (f"role: user\ncontent: {'x' * (1 << 20)}\n", "line 1: a message of more than 1048576 bytes"),
-        (b"role: user\ncontent: \xff\n", "line 2: not UTF-8: invalid start byte"),
+        (b"role: user\ncontent: \xff\n", "line 2, column 10: not UTF-8: invalid start byte"),
+        ("role: user\ncontent: äö\u2028\n", "line 2, column 12: the character U+2028 is not read alike"),
     ],
 )
 def test_append_says_what_is_wrong_with_a_record(root: Path, text: str | bytes, reason: str) -> None:
     assert refused("append", "mia", "--root", root, stdin=text).startswith(f"standard input, {reason}")
     assert list(root.rglob("current.yaml")) == []
+
+
+def test_what_would_be_gone_with_the_command_is_not_stored_in_memory(tmp_path: Path) -> None:
+    file = tmp_path / "chats.jsonl"
+    file.write_text(line("mia", "one"))
+    for arguments in (("append", "mia", "Hello"), ("append", "mia"), ("import", file)):
+        reason = refused(*arguments, "--backend", "memory:", stdin="role: user\ncontent: a\n")
+        assert reason.startswith("memory: is gone with this command: use it with mount or in a program")
 
 
 def test_append_of_nothing_does_nothing(root: Path) -> None:

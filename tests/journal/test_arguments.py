@@ -1,6 +1,6 @@
 """What a program is told that calls the journal wrongly: one line that names the argument, and nothing happens."""
 
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,10 @@ Call = Callable[[Any], Any]
 opened: Any = open_journal
 message: Any = ChatMessage
 options: Any = CleanupOptions
+
+
+async def _coming() -> AsyncIterator[bytes]:
+    yield b""
 
 
 @pytest.mark.parametrize(
@@ -52,6 +56,12 @@ options: Any = CleanupOptions
         (lambda j: j.add_messages("mia", None), "messages has to be an iterable of ChatMessage, not NoneType"),
         (lambda j: j.append("mia", [HELLO]), "records has to be Records, not ChatMessage: add_messages takes"),
         (lambda j: j.append_pieces("mia", b"role"), "pieces has to be an iterable of bytes, not bytes"),
+        (
+            lambda j: j.append_pieces("mia", _coming()),
+            "pieces has to be an iterable of bytes, not async_generator: potofs.aio takes one as pieces; else collect it",
+        ),
+        (lambda j: j.read_range("mia", "0", 5), "offset has to be a whole number, not str"),
+        (lambda j: j.read_range("mia", 0, None), "size has to be a whole number, not NoneType"),
         (lambda j: j.append_pieces("mia", ["role"]), "a piece has to be bytes, not str"),
         (lambda j: j.archive_conversation("mia", 5), "conversation_id has to be text or None, not int"),
         (lambda j: j.restore_conversation("mia", 5), "archive_id has to be text, not int"),

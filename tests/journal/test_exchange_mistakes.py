@@ -160,7 +160,8 @@ _ROW = "user,a,2024-01-15,,\n"
 @pytest.mark.parametrize(
     ("marked", "reason"),
     [
-        ("¦", "the first row has to name the columns: content, role, timestamp is missing"),
+        ("¦", "the first row has to name the columns: role, content and timestamp are missing"),
+        ("role,metadata¦\n", "the first row has to name the columns: content and timestamp are missing"),
         ("role,content¦\n", "the first row has to name the columns: timestamp is missing"),
         ("\r\nrole,content,¦time\r\n", "the column 'time' is unknown"),
         ('"role",content,¦role\n', "the column 'role' stands twice"),

@@ -260,6 +260,8 @@ class FilesystemBackend(Backend):
     def archive(
         self, user: str, name: str | None = None, *, idle_since_ns: int | None = None, wait: bool = True
     ) -> str:
+        if name is not None:
+            names.archive_file(name)  # What can never be is said first, as everywhere.
         self._conversations.stat(user, None)
         # Another program may have made the user's folders, and not this one.
         self._folders.make(user, wait=wait)
@@ -283,8 +285,8 @@ class FilesystemBackend(Backend):
                 self._index.forget(user)
 
     def rename_archive(self, user: str, archive: str, name: str) -> None:
-        self.stat(user, archive)
         names.archive_file(name)
+        self.stat(user, archive)
         with self._changing(user):
             self._archives.rename(user, archive, name)
             self._index.forget(user)

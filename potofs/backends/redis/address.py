@@ -47,6 +47,8 @@ def address(where: Where, settings: RedisSettings) -> Address:
             raise ConfigError(f"{where}: the master's name is missing, redis+sentinel://host:26379/mymaster/0")
     if path and not path.isdecimal():
         raise ConfigError(f"{where}: what follows the host has to be a database's number, redis://host:6379/0")
+    if path and "db" in where.options:
+        raise ConfigError(f"{where}: db: the database stands in the path already, give it once")
     db = int(path) if path else settings.db
     if kind == "cluster" and db:
         raise ConfigError(f"{where}: a cluster has only the database 0")

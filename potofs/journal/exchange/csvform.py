@@ -16,7 +16,7 @@ from potofs.journal.exchange.text import Place
 from potofs.journal.message import ChatMessage
 
 COLUMNS = ("role", "content", "timestamp", "metadata", "extra")
-_NEEDED = frozenset(COLUMNS[:3])
+_NEEDED = COLUMNS[:3]
 # The module's own limit, 128 KiB a field, is less than one message may have. It is one for the whole process, so it is
 # only ever raised. Without any, one quotation mark too few would have us keep the whole file.
 _FIELD_MAX = 1 << 24
@@ -160,8 +160,10 @@ def _check_header(header: _Row) -> None:
             raise header.place_of(number).error(
                 f"the column {column!r:.40} {what}: the first row names the columns, {', '.join(COLUMNS)}"
             )
-    if missing := sorted(_NEEDED - set(header.fields)):
-        raise header.end.error(f"the first row has to name the columns: {', '.join(missing)} is missing")
+    if missing := [column for column in _NEEDED if column not in header.fields]:
+        *others, last = missing
+        what = f"{', '.join(others)} and {last} are" if others else f"{last} is"
+        raise header.end.error(f"the first row has to name the columns: {what} missing")
 
 
 def _record(row: _Row, columns: list[str]) -> Record:
