@@ -94,6 +94,7 @@ class FilesystemBackend(Backend):
             self._index,
             self._archives,
             self._archiving,
+            self._accounts,
             self._syncs,
             self._changing,
             durable=self._durable,
@@ -307,9 +308,11 @@ class FilesystemBackend(Backend):
     # Copying
 
     def put_archive(self, user: str, name: str, data: bytes, mtime_ns: int) -> None:
+        self._fence.get().check()
         self._copies.put(user, name, data, mtime_ns)
 
     def put_current(self, user: str, data: bytes, mtime_ns: int) -> None:
+        self._fence.get().check()
         self._copies.put(user, None, data, mtime_ns)
 
     def extend(self, user: str, seen: Stat, data: bytes, mtime_ns: int) -> bool:
