@@ -370,7 +370,16 @@ class FilesystemBackend(Backend):
     def check(self, user: str | None, *, repair: bool) -> Iterator[Finding]:
         return self._checks.place(repair) if user is None else self._checks.user(user, repair)
 
-    def rewrite(self, user: str, archive: str | None, seen: Stat, data: bytes, *, was: bytes | None = None) -> bool:
+    def rewrite(
+        self,
+        user: str,
+        archive: str | None,
+        seen: Stat,
+        data: bytes,
+        *,
+        was: bytes | None = None,
+        mtime_ns: int | None = None,
+    ) -> bool:
         if self._settings.foreign_writers and (archive is None or not self._is_left_alone(user, archive)):
             raise Unsupported("programs that take no lock may be appending: stop them, and leave out foreignWriters")
         self._conversations.stat(user, archive)
@@ -382,7 +391,7 @@ class FilesystemBackend(Backend):
                 with self._conversations.open(user, archive) as reader:
                     if reader.read_all() != was:
                         return False
-            self._archives.rewrite(user, archive, data, now.mtime_ns)
+            self._archives.rewrite(user, archive, data, now.mtime_ns if mtime_ns is None else mtime_ns)
             self._index.forget(user)
             return True
 

@@ -73,18 +73,22 @@ class Copies:
             return False
         return True
 
-    def rewrite(self, user: str, name: str, seen: Stat, data: bytes) -> bool:
-        """Puts bytes in the place of a conversation's, as it is spelled; False if it is not as it was seen any more."""
+    def rewrite(self, user: str, name: str, seen: Stat, data: bytes, mtime_ns: int | None) -> bool:
+        """Puts bytes in the place of a conversation's, as it is spelled; False if it is not as it was seen any more.
+
+        It keeps its time with `mtime_ns` None.
+        """
         if seen.id % SHARDS != shard_of_user(user):
             return False  # It never was this user's.
         count, first, last, fingerprints = self._changes.figures(data)
         old = (self._keys.bytes(seen.id), self._keys.known(seen.id))
+        mtime = "" if mtime_ns is None else mtime_ns
 
         def wanted(known: Seen) -> tuple[Sequence[Argument], Sequence[Argument]]:
             conversation = known.new or nobody(shard_of_user(user))
             keys = (staged, self._keys.bytes(conversation), self._keys.known(conversation), *old)
             arguments = (name, seen.id, seen.size, conversation, len(data), count, first, last)
-            return keys, (*arguments, conversation // SHARDS, *fingerprints)
+            return keys, (*arguments, conversation // SHARDS, mtime, *fingerprints)
 
         try:
             with self._staged(user, data) as staged:
