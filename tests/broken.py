@@ -428,25 +428,75 @@ class FindsFaultsEverywhere(ShelfBackend):
 
 
 class RewritesNothing(ShelfBackend):
-    def rewrite(self, user: str, archive: str | None, seen: Stat, data: bytes, *, was: bytes | None = None) -> bool:
+    def rewrite(
+        self,
+        user: str,
+        archive: str | None,
+        seen: Stat,
+        data: bytes,
+        *,
+        was: bytes | None = None,
+        mtime_ns: int | None = None,
+    ) -> bool:
         return True
 
 
 class RewritesWhateverIsThere(ShelfBackend):
-    def rewrite(self, user: str, archive: str | None, seen: Stat, data: bytes, *, was: bytes | None = None) -> bool:
-        return super().rewrite(user, archive, self.stat(user, archive), data, was=was)
+    def rewrite(
+        self,
+        user: str,
+        archive: str | None,
+        seen: Stat,
+        data: bytes,
+        *,
+        was: bytes | None = None,
+        mtime_ns: int | None = None,
+    ) -> bool:
+        return super().rewrite(user, archive, self.stat(user, archive), data, was=was, mtime_ns=mtime_ns)
+
+
+class RewritesAtTheTimeThatItHad(ShelfBackend):
+    def rewrite(
+        self,
+        user: str,
+        archive: str | None,
+        seen: Stat,
+        data: bytes,
+        *,
+        was: bytes | None = None,
+        mtime_ns: int | None = None,
+    ) -> bool:
+        return super().rewrite(user, archive, seen, data, was=was)
 
 
 class RewritesToNothing(ShelfBackend):
-    def rewrite(self, user: str, archive: str | None, seen: Stat, data: bytes, *, was: bytes | None = None) -> bool:
-        return super().rewrite(user, archive, seen, data or b"\n", was=was)
+    def rewrite(
+        self,
+        user: str,
+        archive: str | None,
+        seen: Stat,
+        data: bytes,
+        *,
+        was: bytes | None = None,
+        mtime_ns: int | None = None,
+    ) -> bool:
+        return super().rewrite(user, archive, seen, data or b"\n", was=was, mtime_ns=mtime_ns)
 
 
 class RewritesBehindTheFence(ShelfBackend):
-    def rewrite(self, user: str, archive: str | None, seen: Stat, data: bytes, *, was: bytes | None = None) -> bool:
+    def rewrite(
+        self,
+        user: str,
+        archive: str | None,
+        seen: Stat,
+        data: bytes,
+        *,
+        was: bytes | None = None,
+        mtime_ns: int | None = None,
+    ) -> bool:
         fence, self.shelf.fence = self.shelf.fence, Fence()
         try:
-            return super().rewrite(user, archive, seen, data, was=was)
+            return super().rewrite(user, archive, seen, data, was=was, mtime_ns=mtime_ns)
         finally:
             self.shelf.fence = fence
 

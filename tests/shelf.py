@@ -269,14 +269,23 @@ class ShelfBackend(Backend):
             found.profile = profile
             return True
 
-    def rewrite(self, user: str, archive: str | None, seen: Stat, data: bytes, *, was: bytes | None = None) -> bool:
+    def rewrite(
+        self,
+        user: str,
+        archive: str | None,
+        seen: Stat,
+        data: bytes,
+        *,
+        was: bytes | None = None,
+        mtime_ns: int | None = None,
+    ) -> bool:
         item = self.item(user, archive)
         with self.changing(user) as found:
             if item.stat()[:2] != seen[:2] or was not in (None, item.data):
                 return False
             del found.items[archive]
             if data or archive is not None:
-                self.put(found, archive, Item(data, self.scan(data), item.mtime_ns))
+                self.put(found, archive, Item(data, self.scan(data), item.mtime_ns if mtime_ns is None else mtime_ns))
             return True
 
     # The place

@@ -20,9 +20,7 @@ from potofs.journal.appending import Appender
 HELLO = ChatMessage("user", "hello", "2024-01-15T10:30:00.000Z")
 
 OPERATIONS = sorted(
-    name
-    for name, member in inspect.getmembers(DialogueJournal, inspect.isfunction)
-    if not name.startswith("_")
+    name for name, member in inspect.getmembers(DialogueJournal, inspect.isfunction) if not name.startswith("_")
 )
 
 both = pytest.mark.anyio

@@ -254,6 +254,7 @@ FAILS: dict[type[ShelfBackend], tuple[str, ...]] = {
     broken.FindsFaultsEverywhere: ("nothing_is_wrong_with_a_place_in_use_and_nothing_is_changed",),
     broken.RewritesNothing: ("other_bytes_take_the_place_of_a_conversations_or_it_says_that_it_cannot",),
     broken.RewritesWhateverIsThere: ("only_what_was_seen_gets_other_bytes",),
+    broken.RewritesAtTheTimeThatItHad: ("other_bytes_come_at_once_with_the_time_that_is_given",),
     broken.RewritesToNothing: ("without_any_bytes_there_is_no_running_conversation",),
     broken.RewritesBehindTheFence: (
         "no_conversation_gets_other_bytes_behind_a_fence",

@@ -11,12 +11,11 @@ the abstract methods; what archives, restores and compresses it may leave out, a
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import suppress
 from enum import Enum
 from typing import Literal, NamedTuple, NoReturn, Self
 
 from potofs.config import Limits, Settings, Where
-from potofs.errors import Fenced, NotFound, Unsupported
+from potofs.errors import Fenced, Unsupported
 
 #: What makes two records the same message, as the layer above decides it.
 Fingerprint = bytes
@@ -386,12 +385,7 @@ class Backend(ABC):
             if reader.stat()[:2] != seen[:2]:
                 return False
             was = reader.read(0, seen.size)
-        if not self.rewrite(user, None, seen, was + data, was=was):
-            return False
-        # Archived in between, it has the time that it had.
-        with suppress(NotFound):
-            self.set_times(user, None, mtime_ns)
-        return True
+        return self.rewrite(user, None, seen, was + data, was=was, mtime_ns=mtime_ns)
 
     def clear(self, user: str) -> None:
         """Forgets the running conversation; only where there is no archival."""
@@ -482,14 +476,24 @@ class Backend(ABC):
         """
         return iter(())
 
-    def rewrite(self, user: str, archive: str | None, seen: Stat, data: bytes, *, was: bytes | None = None) -> bool:
+    def rewrite(
+        self,
+        user: str,
+        archive: str | None,
+        seen: Stat,
+        data: bytes,
+        *,
+        was: bytes | None = None,
+        mtime_ns: int | None = None,
+    ) -> bool:
         """Puts other bytes in the place of a conversation's, for a repair that has set aside what they lack.
 
         Only if it is still as it was `seen` (number and size, and its bytes if `was` has them: where an append that
         failed is cut back, others may come to the same size); else returns False, or raises NotFound, and nothing is
-        changed. It becomes another conversation, with a number of its own, and keeps its name and its time of last
-        append; without any bytes, a running one is none any more. Whoever has the old one open reads it as it was, or
-        gets Stale; never a mixture. Raises Unsupported where that cannot be.
+        changed. It becomes another conversation, with a number of its own, and keeps its name; without any bytes, a
+        running one is none any more. Its time of last append becomes `mtime_ns` in the same change; None: it keeps that
+        too. Whoever has the old one open reads it as it was, or gets Stale; never a mixture. Raises Unsupported where
+        that cannot be.
         """
         raise Unsupported("this backend cannot mend a conversation")
 

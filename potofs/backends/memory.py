@@ -315,14 +315,24 @@ class MemoryBackend(Backend):
 
     # Checking
 
-    def rewrite(self, user: str, archive: str | None, seen: Stat, data: bytes, *, was: bytes | None = None) -> bool:
+    def rewrite(
+        self,
+        user: str,
+        archive: str | None,
+        seen: Stat,
+        data: bytes,
+        *,
+        was: bytes | None = None,
+        mtime_ns: int | None = None,
+    ) -> bool:
         with self._lock:
             self._fence.check()
             current = self._conversation(user, archive)
             if current.stat()[:2] != seen[:2] or was not in (None, bytes(current.data)):
                 return False
             found = self._users[user]
-            found.current = _Conversation(self._scan, data, current.mtime_ns) if data else None
+            when_ns = current.mtime_ns if mtime_ns is None else mtime_ns
+            found.current = _Conversation(self._scan, data, when_ns) if data else None
             found.changed = time.time_ns()
             return True
 

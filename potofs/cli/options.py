@@ -48,4 +48,6 @@ def journal_options(command: Command) -> Command:
 def refuse_memory(where: Where) -> None:
     """Raises ConfigError where what a command stores would be gone with it."""
     if where.scheme == "memory":
-        raise ConfigError("memory: is gone with this command: use it with mount or in a program, or give --root DIR here")
+        raise ConfigError(
+            "memory: is gone with this command: use it with mount or in a program, or give --root DIR here"
+        )

@@ -36,7 +36,9 @@ def number(name: str, value: object) -> None:
 def several(name: str, values: Iterable[Item], of: str) -> Iterator[Item]:
     """The items of an argument; raises TypeError for what is none by itself, and for one that came alone."""
     if isinstance(values, AsyncIterable):
-        raise wrong_type(name, values, f"an iterable of {of}", "potofs.aio takes one as pieces; else collect it in a list")
+        raise wrong_type(
+            name, values, f"an iterable of {of}", "potofs.aio takes one as pieces; else collect it in a list"
+        )
     if isinstance(values, str | bytes | dict) or not isinstance(values, Iterable):
         raise wrong_type(name, values, f"an iterable of {of}", "give a single one in a list")
     return iter(values)

@@ -77,9 +77,7 @@ def _add(
             with backend.open(user, archive) as reader:
                 was = reader.read(0, seen.size)
             # As another one: whoever reads it goes on with what it was.
-            is_done = backend.rewrite(user, archive, seen, was + data, was=was)
-            if is_done:
-                backend.set_times(user, archive, mtime_ns)
+            is_done = backend.rewrite(user, archive, seen, was + data, was=was, mtime_ns=mtime_ns)
     except (AlreadyExists, NotFound):
         raise changed from None
     if not is_done:

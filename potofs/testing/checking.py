@@ -65,6 +65,28 @@ class Rewriting(Suite):
             assert one.totals().bytes == size
             assert one.append("mia", records(2, 4)).stored == 0
 
+    def test_other_bytes_come_at_once_with_the_time_that_is_given(self, servers: OpenServers) -> None:
+        one, other = servers()
+        one.append("mia", records(0, 2))
+        whole = stored(one, "mia")
+        try:
+            assert other.rewrite("mia", None, one.stat("mia"), whole, mtime_ns=7) is True
+        except Unsupported:
+            return
+        assert (stored(one, "mia"), one.stat("mia").mtime_ns) == (whole, 7)
+        if Capability.ARCHIVAL not in self.capabilities:
+            return
+        one.put_archive("mia", "one", joined(records(2, 4)), 100)
+        one.put_archive("mia", "two", joined(records(4, 6)), 200)
+        assert one.append("mia", records(2, 6)).stored == 2, "the newest archive is looked into"
+        for archive, mtime_ns in (("one", 300), ("two", 400), ("two", 250)):
+            seen, given = one.stat("mia", archive), records(mtime_ns, mtime_ns + 2)
+            assert other.rewrite("mia", archive, seen, joined(given), mtime_ns=mtime_ns) is True
+            assert (stored(one, "mia", archive), one.stat("mia", archive).mtime_ns) == (joined(given), mtime_ns)
+            # The first and the second are the newest then.
+            assert one.append("mia", given).stored == (2 if mtime_ns == 250 else 0)
+        assert one.append("mia", records(300, 302)).stored == 0, "now it is the other one"
+
     def test_only_what_was_seen_gets_other_bytes(self, servers: OpenServers) -> None:
         one, other = servers()
         one.append("mia", records(0, 2))

@@ -6,14 +6,15 @@ import errno
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from potofs.backends.base import Backend, Mark, Stat
+from potofs.backends.base import Backend, Fence, Mark, Stat
 from potofs.backends.filesystem.backend import FilesystemBackend
 from potofs.config import Where
+from potofs.errors import AlreadyExists, Fenced
 from potofs.journal import reading
 from tests.backends.kit import joined, open_filesystem, record, records, stored
 
@@ -192,7 +193,7 @@ def test_only_what_is_added_is_looked_at_and_a_new_server_need_not_read_it_all(t
     del scanned[:]
     more = joined(records(1, 600))
     assert one.extend("mia", one.stat("mia"), more, 7)
-    assert sum(scanned) == len(more)
+    assert sum(scanned) == len(joined(records(0, 1))) + len(more), "what is so short is not kept on disk"
     one.close()
     del scanned[:]
     other = opened()
@@ -240,3 +241,164 @@ def test_the_folders_of_a_user_get_the_time_of_the_copy(on_files: Callable[..., 
     assert {os.stat(users / name).st_mtime_ns for name in [*folders, "mia/dialogs/rejected"]} == {WHEN}
     assert not (users / "noah/dialogs/rejected").exists()
     assert list(backend.check("mia", repair=False)) == []
+
+
+# A long copy, while its user goes on
+
+LONG = records(0, 600)
+
+
+class Server:
+    """A server at a place, and what happens whenever it has read much, or has written a file that has no name yet."""
+
+    def __init__(self, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.meanwhile: Callable[[], object] = lambda: None
+        #: Bytes that it has looked at.
+        self.scanned = 0
+        options = {"lockTimeoutMs": "100", "archiveThreshold": "0", "maxConversationLength": "0"}
+        self.backend = FilesystemBackend(Where("file", str(place / "journal"), options), self._scan)
+        self.backend.prepare(create=True)
+        self._fsync = os.fsync
+        monkeypatch.setattr(os, "fsync", self._sync)
+
+    def _scan(self, data: bytes) -> list[Mark]:
+        self.scanned += len(data)
+        if len(data) > 10_000:
+            self._interrupt()
+        return list(reading.marks(data))
+
+    def _sync(self, descriptor: int) -> None:
+        self._fsync(descriptor)
+        if os.readlink(f"/proc/self/fd/{descriptor}").endswith(".new"):
+            self._interrupt()
+
+    def _interrupt(self) -> None:
+        meanwhile, self.meanwhile = self.meanwhile, lambda: None
+        meanwhile()
+        self.meanwhile = meanwhile
+
+
+@pytest.fixture
+def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
+    server = Server(tmp_path, monkeypatch)
+    yield server
+    server.backend.close()
+
+
+def is_consistent(backend: FilesystemBackend, users: Path) -> None:
+    """Asserts that nothing is wrong, left over, or counted that is not there."""
+    assert list(backend.check("mia", repair=False)) == []
+    assert backend.totals() == backend._accounts.walked()
+    assert list(users.rglob("*.new")) == []
+
+
+@pytest.mark.parametrize("copy", ["current", "archive", "more", "nothing kept"])
+def test_a_long_copy_holds_up_nobody_and_need_not_be_read_once_it_is_there(
+    server: Server, on_files: Callable[..., Backend], users: Path, copy: str
+) -> None:
+    backend, other = server.backend, on_files(lockTimeoutMs="100", archiveThreshold="0", maxConversationLength="0")
+    backend.create_user("mia", b"")
+    there = {"more": 2, "nothing kept": 300}.get(copy, 0)
+    if there:
+        backend.put_current("mia", joined(LONG[:there]), WHEN)
+    if copy == "nothing kept":
+        (users / "mia/.current.idx").unlink()
+    changes: list[int] = []
+
+    def somebody_changes_something() -> None:
+        changes.append(len(changes))
+        other.put_profile("mia", b"profile %d" % len(changes), 7)
+
+    server.meanwhile = somebody_changes_something
+    match copy:
+        case "current":
+            backend.put_current("mia", joined(LONG), WHEN)
+        case "archive":
+            backend.put_archive("mia", "long", joined(LONG), WHEN)
+        case _:
+            assert backend.extend("mia", backend.stat("mia"), joined(LONG[there:]), WHEN)
+    assert len(changes) > 0
+    server.meanwhile = lambda: None
+    server.scanned = 0
+    assert stored(backend, "mia", "long" if copy == "archive" else None) == joined(LONG)
+    assert backend.append("mia", LONG[-3:]).stored == 0
+    assert backend.append("mia", [record("later")]).stored == 1
+    assert backend.totals().messages == 601
+    assert server.scanned < 1000
+    assert other.append("mia", [*LONG[:3], record("later")]).stored == 0
+    is_consistent(backend, users)
+
+
+def test_a_copy_is_the_newest_archive_or_not_whatever_was_known_of_archives(
+    server: Server, on_files: Callable[..., Backend], users: Path
+) -> None:
+    backend, other = server.backend, on_files()
+    other.put_archive("mia", "between", joined(records(700, 702)), 50)
+    backend.put_archive("mia", "old", joined(LONG), 40)
+    assert backend.append("mia", [*records(700, 702), *LONG[:2]]).stored == 2, "only the newest is looked into"
+    backend.put_archive("mia", "older", joined(records(800, 802)), 30)
+    assert backend.append("mia", [*records(700, 702), *records(800, 802)]).stored == 2
+    server.scanned = 0
+    backend.put_archive("mia", "new", joined(records(900, 902)), 60)
+    assert backend.append("mia", [*records(900, 902), *records(700, 702)]).stored == 2
+    assert server.scanned == len(joined(records(900, 902)))
+    is_consistent(backend, users)
+
+
+def test_whoever_is_quicker_than_a_copy_keeps_the_name_and_nothing_is_left(
+    server: Server, on_files: Callable[..., Backend], users: Path
+) -> None:
+    backend, other = server.backend, on_files()
+    server.meanwhile = lambda: other.append("mia", records(0, 1))
+    with pytest.raises(AlreadyExists, match="running conversation"):
+        backend.put_current("mia", joined(LONG), WHEN)
+    assert stored(backend, "mia") == joined(records(0, 1))
+    server.meanwhile = lambda: other.put_archive("mia", "one", b"theirs", 5) if not other.archives("mia") else None
+    with pytest.raises(AlreadyExists):
+        backend.put_archive("mia", "one", joined(LONG), WHEN)
+    assert stored(backend, "mia", "one") == b"theirs"
+    server.meanwhile = lambda: other.append("mia", [record("quicker")])
+    assert not backend.extend("mia", backend.stat("mia"), joined(LONG[1:]), WHEN)
+    assert stored(backend, "mia") == joined([*records(0, 1), record("quicker")])
+    assert backend.append("mia", LONG[1:3]).stored == 2
+    is_consistent(backend, users)
+
+
+def test_a_copy_that_goes_on_is_known_as_what_is_there_and_not_as_what_was(
+    server: Server, current: Path, users: Path
+) -> None:
+    """Another program has put as many other bytes in their place meanwhile."""
+    backend = server.backend
+    backend.put_current("mia", joined(records(0, 2)), WHEN)
+    others = joined(records(5, 7))
+    assert len(others) == current.stat().st_size
+
+    def theirs() -> None:
+        # Only while it is looked at ahead.
+        if current.read_bytes() == joined(records(0, 2)):
+            current.write_bytes(others)
+
+    server.meanwhile = theirs
+    assert backend.extend("mia", backend.stat("mia"), joined(LONG[7:]), WHEN)
+    assert backend.append("mia", records(5, 7)).stored == 0
+    assert backend.append("mia", records(0, 2)).stored == 2
+    is_consistent(backend, users)
+
+
+def test_a_copy_that_may_not_be_made_is_not_begun(server: Server, users: Path) -> None:
+    backend = server.backend
+    backend.append("mia", records(0, 1))
+    backend.put_archive("mia", "one", joined(records(3, 4)), WHEN)
+    before = {path: path.stat().st_mtime_ns for path in users.rglob("*")}
+    server.scanned = 0
+    with pytest.raises(AlreadyExists):
+        backend.put_archive("mia", "one", joined(LONG), WHEN)
+    with pytest.raises(AlreadyExists):
+        backend.put_current("mia", joined(LONG), WHEN)
+    backend.set_fence(Fence("frozen", 1))
+    with pytest.raises(Fenced):
+        backend.put_archive("mia", "two", joined(LONG), WHEN)
+    with pytest.raises(Fenced):
+        backend.put_current("mia", joined(LONG), WHEN)
+    assert server.scanned == 0
+    assert {path: path.stat().st_mtime_ns for path in users.rglob("*")} == before

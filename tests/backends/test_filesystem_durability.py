@@ -169,7 +169,7 @@ def test_a_copy_and_a_new_user_are_durable_with_their_folders(on_files: Callable
     backend = on_files()
     disk.take()
     backend.put_archive("mia", "refund", b"x", 1)
-    assert disk.take()[1:] == ["mia/dialogs/archived", *FOLDERS]
+    assert disk.take()[1:] == ["rename mia/dialogs/archived/refund.yaml", "mia/dialogs/archived", *FOLDERS]
     backend.create_user("noah", b"x")
     assert disk.take()[1:] == ["noah", "noah/dialogs", "noah", "."]
 

@@ -124,7 +124,13 @@ def test_what_is_added_to_a_copy_is_all_that_is_told_of_it(
 @pytest.mark.parametrize("at", range(MANY // AT_ONCE + 1))
 @pytest.mark.parametrize("how", ["removed", "mixed", "grown", "learned by another"])
 def test_what_was_noted_in_part_is_not_believed_and_a_second_try_is_still_known(
-    backend: RedisBackend, spied: Callable[[Spy], None], client: redis.Redis, keys: Keys, tmp_path: Path, how: str, at: int
+    backend: RedisBackend,
+    spied: Callable[[Spy], None],
+    client: redis.Redis,
+    keys: Keys,
+    tmp_path: Path,
+    how: str,
+    at: int,
 ) -> None:
     other = open_redis(tmp_path)
     backend.put_current("mia", joined(records(0, MANY)), 5)

@@ -225,9 +225,8 @@ class Accounts:
         finally:
             os.close(descriptor)
 
-    def note(self, user: str, stat: Stat, contents: Contents) -> None:
+    def note(self, user: str, stat: Stat, figures: Figures) -> None:
         """Notes what a conversation holds that becomes an archive, so that it need not be read for that."""
-        figures = contents.figures()
         with suppress(OSError):
             self._add(user, {_key(stat): (figures.messages, figures.first_ns, figures.last_ns)})
 

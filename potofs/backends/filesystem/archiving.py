@@ -74,7 +74,7 @@ class Archiving:
             with must_exist(user, None):
                 name = self._archives.archive(user, descriptor, name)
             stat = files.stat_of(os.fstat(descriptor), self._layout.number_of)
-            self._accounts.note(user, stat, contents)
+            self._accounts.note(user, stat, contents.figures())
         finally:
             os.close(descriptor)
         if stat[:2] == (contents.id, contents.size):

@@ -94,6 +94,7 @@ class FilesystemBackend(Backend):
             self._index,
             self._archives,
             self._archiving,
+            self._accounts,
             self._syncs,
             self._changing,
             durable=self._durable,
@@ -309,9 +310,11 @@ class FilesystemBackend(Backend):
     # Copying
 
     def put_archive(self, user: str, name: str, data: bytes, mtime_ns: int) -> None:
+        self._fence.get().check()
         self._copies.put(user, name, data, mtime_ns)
 
     def put_current(self, user: str, data: bytes, mtime_ns: int) -> None:
+        self._fence.get().check()
         self._copies.put(user, None, data, mtime_ns)
 
     def extend(self, user: str, seen: Stat, data: bytes, mtime_ns: int) -> bool:
@@ -369,7 +372,16 @@ class FilesystemBackend(Backend):
     def check(self, user: str | None, *, repair: bool) -> Iterator[Finding]:
         return self._checks.place(repair) if user is None else self._checks.user(user, repair)
 
-    def rewrite(self, user: str, archive: str | None, seen: Stat, data: bytes, *, was: bytes | None = None) -> bool:
+    def rewrite(
+        self,
+        user: str,
+        archive: str | None,
+        seen: Stat,
+        data: bytes,
+        *,
+        was: bytes | None = None,
+        mtime_ns: int | None = None,
+    ) -> bool:
         if self._settings.foreign_writers and (archive is None or not self._is_left_alone(user, archive)):
             raise Unsupported("programs that take no lock may be appending: stop them, and leave out foreignWriters")
         self._conversations.stat(user, archive)
@@ -381,7 +393,7 @@ class FilesystemBackend(Backend):
                 with self._conversations.open(user, archive) as reader:
                     if reader.read_all() != was:
                         return False
-            self._archives.rewrite(user, archive, data, now.mtime_ns)
+            self._archives.rewrite(user, archive, data, now.mtime_ns if mtime_ns is None else mtime_ns)
             self._index.forget(user)
             return True
 

@@ -1,7 +1,8 @@
 """What an append has to know of a conversation that it does not read: how many messages, and which were given.
 
 Derived from the bytes and caught up with them, whoever wrote them; dropped and made again at any time. Kept for the
-users that appended last. All of it is used under the user's lock.
+users that appended last. All of it is used under the user's lock, but for what is looked at ahead: what a copy holds is
+known before it is stored, for nobody else can write while a long one is read.
 """
 
 import os
@@ -9,6 +10,8 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from contextlib import suppress
+from functools import partial
+from typing import NamedTuple
 
 from potofs.backends.base import (
     PIECE,
@@ -25,7 +28,7 @@ from potofs.backends.base import (
 from potofs.backends.filesystem.files import NumberOf
 from potofs.backends.filesystem.sidecar import Kept, Sidecar
 from potofs.backends.filesystem.totals import Figures, Note, figures_of
-from potofs.errors import WouldBlock
+from potofs.errors import NotFound, WouldBlock
 
 # Users whose conversations are remembered, those of the last appends (about 20 kB each).
 _USERS = 2048
@@ -102,11 +105,14 @@ class Contents:
 
     def catch_up(self, descriptor: int) -> bool:
         """Takes in what was appended since; False if these are not the bytes it knows."""
-        size = os.fstat(descriptor).st_size
+        return self.take_in(partial(_read, descriptor), os.fstat(descriptor).st_size)
+
+    def take_in(self, read: Callable[[int, int], bytes], size: int) -> bool:
+        """The same of whatever `read` gives, asked for an offset and a size, which are `size` bytes in all."""
         if size < self.covered:
             return False
         start = self.covered - len(self._seen)
-        data = _read(descriptor, start, min(size - start, PIECE))
+        data = read(start, min(size - start, PIECE))
         if not data.startswith(self._seen):
             return False
         new = data[len(self._seen) :]
@@ -117,7 +123,7 @@ class Contents:
         if start + len(data) >= size:
             pieces: Iterable[bytes] = [new]
         else:
-            pieces = whole_records(lambda offset, size: _read(descriptor, offset, size), self.covered, size)
+            pieces = whole_records(read, self.covered, size)
         for piece in pieces:
             end = piece.rfind(RECORD_END) + len(RECORD_END) if RECORD_END in piece else 0
             self._take(list(self._scan(piece[:end])), piece[:end])
@@ -126,6 +132,10 @@ class Contents:
         self._in_tail = list(self._scan(self.tail))
         self.count += len(self._in_tail)
         return True
+
+    def last(self) -> bytes:
+        """The last of the bytes that were looked at: enough of them to tell these from others."""
+        return self._seen + self.tail
 
     def has(self, fingerprint: Fingerprint) -> bool:
         return fingerprint in self.given or fingerprint in [mark.fingerprint for mark in self._in_tail]
@@ -161,6 +171,20 @@ class Contents:
 
 #: When an archive was appended to last (nanoseconds since 1970), and its name: the newest has the largest.
 Appended = tuple[int, str]
+
+
+class Ahead(NamedTuple):
+    """What a conversation will hold, found out before it does."""
+
+    #: Bytes that it has until then, and the last of them.
+    size: int
+    last: bytes
+    contents: Contents
+
+    def fits(self, descriptor: int) -> bool:
+        """Whether a conversation, opened, is as it was when this was found out."""
+        found = os.fstat(descriptor).st_size
+        return found == self.size and _read(descriptor, found - len(self.last), len(self.last)) == self.last
 
 
 class _User:
@@ -211,6 +235,46 @@ class Index:
             known.current = contents
         return contents
 
+    def of_copy(self, user: str, descriptor: int) -> Contents:
+        """What a file holds that is to become a conversation; without the lock."""
+        contents = self._new(user, self._number_of(os.fstat(descriptor)))
+        contents.catch_up(descriptor)
+        return contents
+
+    def once_added(self, user: str, descriptor: int, size: int, data: bytes) -> Ahead | None:
+        """What the running conversation, opened, will hold once bytes are added to the first `size` that it has.
+
+        Without the lock; None if it has not so many.
+        """
+        contents = self._new(user, self._number_of(os.fstat(descriptor)))
+        contents.recall()
+        read = partial(_read, descriptor)
+        if not contents.take_in(read, size):
+            contents = self._new(user, contents.id)
+            contents.take_in(read, size)
+        if contents.size != size:
+            return None
+        last = contents.last()
+
+        def read_both(offset: int, wanted: int) -> bytes:
+            if offset >= size:
+                return data[offset - size : offset - size + wanted]
+            there = _read(descriptor, offset, min(wanted, size - offset))
+            return there + data[: wanted - len(there)]
+
+        contents.take_in(read_both, size + len(data))
+        return Ahead(size, last, contents)
+
+    def adopt(self, user: str, contents: Contents) -> None:
+        """Takes it that the running conversation holds what was found out about it ahead."""
+        known = self._known(user)
+        if known.current is not None and known.current.id == contents.id:
+            contents.is_named |= known.current.is_named
+        elif known.current is not None:
+            known.previous_at = None
+        known.current = contents
+        contents.keep()
+
     def _new(self, user: str, conversation: int) -> Contents:
         return Contents(conversation, self._scan, Sidecar(self._sidecar_of(user)))
 
@@ -244,6 +308,29 @@ class Index:
             return
         known.current = None
         known.newest, known.previous = archive, contents.fingerprints()
+        known.previous_at = self._state_of_archives(user)
+
+    def copied(self, user: str, state_before: int, archive: Appended, contents: Contents) -> None:
+        """Takes it that an archive has come that holds this, and nothing else has changed.
+
+        So the next append need not read it if it is the newest; `state_before` as for `archived`.
+        """
+        known = self._known(user)
+        if known.previous_at != state_before:
+            known.previous_at = None
+            opened = None
+            # What is stored does not fail for what is only a help.
+            with suppress(OSError, NotFound):
+                opened = self._open_newest_archive(user)
+            if opened is None:
+                return
+            known.newest, newest = opened
+            newest.close()
+            if known.newest != archive:
+                return
+            known.previous = contents.fingerprints()
+        elif known.newest is None or known.newest < archive:
+            known.newest, known.previous = archive, contents.fingerprints()
         known.previous_at = self._state_of_archives(user)
 
     def forget(self, user: str) -> None:

@@ -9,7 +9,8 @@ from contextlib import suppress
 
 from potofs.backends.base import RECORD_END, Record, seam
 from potofs.backends.filesystem import files
-from potofs.backends.filesystem.index import Contents, Index
+from potofs.backends.filesystem.conversations import must_exist
+from potofs.backends.filesystem.index import Ahead, Contents, Index
 from potofs.backends.filesystem.layout import Layout
 from potofs.backends.filesystem.settled import growing
 from potofs.backends.filesystem.sync import GroupSync
@@ -32,6 +33,20 @@ class Running:
             os.close(descriptor)
             raise
         return descriptor
+
+    def ahead(self, user: str, size: int, data: bytes) -> Ahead | None:
+        """What it will hold once bytes are added to the first `size` that it has; without the lock.
+
+        None if nobody can tell, or its disk has failed: what was read of it may not be there. Raises OSError.
+        """
+        with must_exist(user, None):
+            descriptor = files.open_plain(self._layout.conversation(user, None), os.O_RDONLY)
+        try:
+            if self._syncs.is_doubtful(descriptor):
+                return None
+            return self._index.once_added(user, descriptor, size, data)
+        finally:
+            os.close(descriptor)
 
     def contents(self, user: str) -> Contents | None:
         """What the running conversation holds."""
@@ -72,12 +87,16 @@ class Running:
         # program appended meanwhile.
         return self._index.current(user, descriptor)
 
-    def extend(self, user: str, descriptor: int, data: bytes, mtime_ns: int) -> Contents:
+    def extend(self, user: str, descriptor: int, data: bytes, mtime_ns: int, ahead: Ahead | None) -> Contents:
         """Appends a copy's bytes as they are and sets the file's time, and returns what the conversation holds then.
+
+        That need not be read if it was found out `ahead`, and nothing has changed since.
 
         Raises OSError: where failed appends are undone it is as it was then, its time too.
         """
         before = os.fstat(descriptor)
+        if ahead is not None and not ahead.fits(descriptor):
+            ahead = None
         with files.naming(self._layout.conversation(user, None)), growing(descriptor, before.st_size):
             end = before.st_size
             try:
@@ -93,6 +112,8 @@ class Running:
                     "a program that takes no lock appended at the same time: its bytes stand before what was to be "
                     "added, and nothing is lost; compare it with the copy",
                 )
+        if ahead is not None:
+            self._index.adopt(user, ahead.contents)
         return self._index.current(user, descriptor)
 
     def _undo(self, descriptor: int, before: os.stat_result, end: int) -> None:

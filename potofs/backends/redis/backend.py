@@ -359,8 +359,17 @@ class RedisBackend(Backend):
             self.fence().check()
         return self._checks.place(repair) if user is None else self._checks.user(user, repair)
 
-    def rewrite(self, user: str, archive: str | None, seen: Stat, data: bytes, *, was: bytes | None = None) -> bool:
-        return self._copies.rewrite(user, "" if archive is None else spelled(archive), seen, data)
+    def rewrite(
+        self,
+        user: str,
+        archive: str | None,
+        seen: Stat,
+        data: bytes,
+        *,
+        was: bytes | None = None,
+        mtime_ns: int | None = None,
+    ) -> bool:
+        return self._copies.rewrite(user, "" if archive is None else spelled(archive), seen, data, mtime_ns)
 
     def rewrite_profile(self, user: str, profile: bytes, *, was: bytes) -> bool:
         try:

@@ -66,7 +66,9 @@ class Copies:
             raise too_large(user)
         keys = (self._keys.bytes(seen.id), self._keys.known(seen.id))
         # Behind a record's end, what is there need not be read again.
-        is_whole = not seam(read_bytes(self._link, keys[0], len(RECORD_END), offset=max(0, seen.size - len(RECORD_END))))
+        is_whole = not seam(
+            read_bytes(self._link, keys[0], len(RECORD_END), offset=max(0, seen.size - len(RECORD_END)))
+        )
         before = b"" if is_whole else read_bytes(self._link, keys[0], seen.size)
         count, first, last, fingerprints = self._changes.figures(before + data)
         known = fingerprints if is_whole and len(fingerprints) <= _KNOWN_AT_ONCE else []
@@ -84,18 +86,22 @@ class Copies:
             return False
         return True
 
-    def rewrite(self, user: str, name: str, seen: Stat, data: bytes) -> bool:
-        """Puts bytes in the place of a conversation's, as it is spelled; False if it is not as it was seen any more."""
+    def rewrite(self, user: str, name: str, seen: Stat, data: bytes, mtime_ns: int | None) -> bool:
+        """Puts bytes in the place of a conversation's, as it is spelled; False if it is not as it was seen any more.
+
+        It keeps its time with `mtime_ns` None.
+        """
         if seen.id % SHARDS != shard_of_user(user):
             return False  # It never was this user's.
         count, first, last, _ = self._changes.figures(data)
         old = (self._keys.bytes(seen.id), self._keys.known(seen.id))
+        mtime = "" if mtime_ns is None else mtime_ns
 
         def wanted(known: Seen) -> tuple[Sequence[Argument], Sequence[Argument]]:
             conversation = known.new or nobody(shard_of_user(user))
             keys = (staged, self._keys.bytes(conversation), self._keys.known(conversation), *old)
             arguments = (name, seen.id, seen.size, conversation, len(data), count, first, last)
-            return keys, (*arguments, conversation // SHARDS)
+            return keys, (*arguments, conversation // SHARDS, mtime)
 
         try:
             with self._staged(user, data) as staged:

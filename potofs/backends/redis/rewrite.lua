@@ -3,10 +3,10 @@
 -- KEYS       7 staged  8 bytes  9 known (of the new conversation)  10 bytes  11 known (of the old one)
 -- ARGV       5 the archive's name, or empty: the running conversation  6 number  7 size that the old one had
 --            8 number  9 size of the new one  10 messages  11 first  12 last time or empty
---            13 number's count
+--            13 number's count  14 mtime or empty: that of the old one
 -- Answer     empty; or `changed`: it is not as it was seen any more
 
-local NAME_OF, NUMBER, SIZE, COUNT = ARGV[5], ARGV[8], ARGV[9], ARGV[10]
+local NAME_OF, NUMBER, SIZE, COUNT, MTIME = ARGV[5], ARGV[8], ARGV[9], ARGV[10], ARGV[14]
 
 local number, mtime, size, count, _
 if NAME_OF == '' then
@@ -38,11 +38,14 @@ if is_empty then
   add(shard, 'conversations', -1)
 elseif NAME_OF == '' then
   user.current, user.size, user.ctime, user.count = NUMBER, SIZE, now, COUNT
+  user.mtime = MTIME ~= '' and MTIME or user.mtime
 else
-  redis.call('HSET', ARCHIVES, NAME_OF, entry_of(NUMBER, mtime, now, SIZE, COUNT))
-end
-if user.newest == number then
-  user.newest = NUMBER
+  redis.call('HSET', ARCHIVES, NAME_OF, entry_of(NUMBER, MTIME ~= '' and MTIME or mtime, now, SIZE, COUNT))
+  if MTIME ~= '' then
+    crown_anew()
+  elseif user.newest == number then
+    user.newest = NUMBER
+  end
 end
 -- Fingerprints are learned from the bytes when they are wanted.
 redis.call('UNLINK', KEYS[9], KEYS[10], KEYS[11])
