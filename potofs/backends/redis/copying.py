@@ -20,8 +20,8 @@ from potofs.errors import PotofsError, Unreachable
 _PIECE = 4 << 20
 # What a string in Redis can hold (bytes).
 _LARGEST = 512 << 20
-# Fingerprints that go with what is added: about two milliseconds. More are learned from the bytes.
-_KNOWN_AT_ONCE = 5000
+# Fingerprints that go with what is added: a few milliseconds at most. More are learned from the bytes.
+_KNOWN_AT_ONCE = 1000
 
 
 class Copies:
