@@ -73,6 +73,16 @@ def leave_scratch(mia: Path) -> None:
     (archived(mia) / ".99.0123abcd.new").write_bytes(b"half an arch")
 
 
+def leave_scratch_in_a_backup_too(mia: Path) -> None:
+    """One by hard links, as of `cp -al`."""
+    leave_scratch(mia)
+    os.link(archived(mia) / ".99.0123abcd.new", mia.parents[2] / "backup")
+
+
+def leave_it_beside_its_name(mia: Path) -> None:
+    os.link(archived(mia) / "plain.yaml", archived(mia) / ".99.0123abcd.new")
+
+
 def leave_a_copy(mia: Path) -> None:
     (archived(mia) / ".99.0123abcd.new").write_bytes((archived(mia) / "plain.yaml").read_bytes())
 
@@ -141,6 +151,13 @@ def lose_the_count(mia: Path) -> None:
 #: What is done, what the findings speak of, and whether bytes are set aside that are nowhere else.
 FAULTS: dict[str, tuple[Callable[[Path], None], str, str, bool]] = {
     "a file of a killed process": (leave_scratch, "archived/.99.0123abcd.new", "nowhere else", True),
+    "a file of a killed process that a backup has": (
+        leave_scratch_in_a_backup_too,
+        "archived/.99.0123abcd.new",
+        "nowhere else",
+        True,
+    ),
+    "a file that got its name": (leave_it_beside_its_name, "archived/.99.0123abcd.new", "was killed", False),
     "a copy of a killed process": (leave_a_copy, "archived/.99.0123abcd.new", "was killed", False),
     "a packed copy of a killed process": (leave_a_packed_copy, "archived/.99.0123abcd.new", "was killed", False),
     "an empty file of a killed process": (leave_nothing_in_it, ".99.0123abcd.new", "was killed", False),

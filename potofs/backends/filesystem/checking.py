@@ -225,7 +225,7 @@ class Checks:
     def _is_elsewhere(self, user: str, path: str) -> bool:
         """Whether another file of the user has all bytes of one."""
         found = os.stat(path)
-        if not found.st_size or found.st_nlink > 1:
+        if not found.st_size or (found.st_nlink > 1 and self._has_name(user, found)):
             return True
         with files.FileReader(path) as reader:
             if any(self._has_same(reader, archive, user) for archive in self._conversations_of(user)):
@@ -237,6 +237,16 @@ class Checks:
                         return True
         with suppress(gzipped.NotGzip, OSError), gzipped.GzipReader(path, lambda _: None) as unpacked:
             return any(self._has_same(unpacked, archive, user) for archive in self._conversations_of(user))
+        return False
+
+    def _has_name(self, user: str, found: os.stat_result) -> bool:
+        """Whether a file has a name that is no hidden one, too. Elsewhere it may be a backup's, by hard links."""
+        layout = self._layout
+        for folder in (layout.user(user), layout.dialogs(user), layout.archived(user), layout.rejected(user)):
+            for name in _names(folder):
+                with suppress(FileNotFoundError):
+                    if not name.startswith(".") and os.path.samestat(os.lstat(f"{folder}/{name}"), found):
+                        return True
         return False
 
     def _has_same(self, reader: Reader, archive: str | None, user: str) -> bool:
