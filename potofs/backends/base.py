@@ -9,15 +9,18 @@ A new backend is one module with a subclass of `Backend`, and one entry in the g
 the abstract methods; what archives, restores and compresses it may leave out, and says so in its `capabilities`.
 """
 
+import errno
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from enum import Enum
-from typing import Literal, NamedTuple, NoReturn, Self
+from typing import Literal, NamedTuple, NoReturn, Self, TypeVar
 
 from potofs.config import Limits, Settings, Where
 from potofs.errors import Fenced, NotFound, Unsupported
+
+Item = TypeVar("Item")
 
 #: What makes two records the same message, as the layer above decides it.
 Fingerprint = bytes
@@ -82,6 +85,15 @@ def whole_records(read: Callable[[int, int], bytes], start: int, end: int) -> It
             waiting = waiting[stop:]
     if waiting:
         yield waiting
+
+
+def up_to_error(items: Iterable[Item]) -> Iterator[Item]:
+    """What comes before damage (EIO), which ends it; raises OSError otherwise."""
+    try:
+        yield from items
+    except OSError as error:
+        if error.errno != errno.EIO:
+            raise
 
 
 class Record(NamedTuple):

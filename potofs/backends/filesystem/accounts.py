@@ -13,7 +13,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 
-from potofs.backends.base import Archived, Scan, Stat, Totals, marks_of
+from potofs.backends.base import Archived, Scan, Stat, Totals, marks_of, up_to_error
 from potofs.backends.filesystem import files
 from potofs.backends.filesystem.conversations import Conversations
 from potofs.backends.filesystem.index import Contents
@@ -287,11 +287,11 @@ class Accounts:
         """What an archive holds: messages, first and last time; None if it is gone."""
         try:
             with self._conversations.open(user, archive.name) as reader:
-                return figures_of(marks_of(reader, self._scan))
+                # Of a damaged one what is before the damage: what is behind it nobody can say.
+                return figures_of(up_to_error(marks_of(reader, self._scan)))
         except NotFound:
             return None
         except OSError:
-            # Damaged: it is there, and what it holds nobody can say.
             return figures_of(())
 
     def _known(self, user: str) -> dict[_Key, _Held]:

@@ -18,7 +18,7 @@ from typing import NamedTuple
 from potofs import names, times
 from potofs.backends.base import Reader
 from potofs.backends.filesystem import files, gzipped, leases
-from potofs.backends.filesystem.conversations import Conversations, Opened, must_exist
+from potofs.backends.filesystem.conversations import Conversations, Opened, called, must_exist
 from potofs.backends.filesystem.layout import NUMBER, Layout
 from potofs.backends.filesystem.sync import GroupSync, sync_directory
 from potofs.backends.wording import taken
@@ -272,11 +272,15 @@ class Archives:
                 self.move_aside(user, compressed)
 
     def is_same_in_both(self, user: str, archive: str) -> bool:
-        """Whether both forms of an archive hold the same; raises NotGzip, OSError."""
+        """Whether both forms of an archive hold the same; raises NotGzip, OSError, also if the compressed one is damaged."""
         plain = self._layout.conversation(user, archive)
         compressed = self._layout.compressed(user, archive)
-        with gzipped.GzipReader(compressed, lambda _: None) as reader, files.FileReader(plain) as other:
-            return are_same(other, reader)
+        name = called(user, archive)
+        with gzipped.GzipReader(compressed, lambda _: None, called=name) as reader, files.FileReader(plain) as other:
+            is_same = are_same(other, reader)
+            if not is_same:
+                reader.check_end()
+            return is_same
 
     def rewrite(self, user: str, archive: str | None, data: bytes, mtime_ns: int) -> None:
         """Puts a new plain file in the place of a conversation's, at one stroke and durable; raises OSError.

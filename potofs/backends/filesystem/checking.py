@@ -170,7 +170,8 @@ class Checks:
         except FileNotFoundError:
             raise
         except OSError as error:
-            what = f"is damaged ({error.strerror}), and the archive's plain form counts"
+            wrong = "is damaged" if error.errno == errno.EIO else f"cannot be read ({error.strerror})"
+            what = f"{wrong}, and the archive's plain form counts"
             return _Fault(place, what, move_aside)
 
     def _only_form(self, user: str, archive: str) -> Iterator[_Fault]:
@@ -189,7 +190,7 @@ class Checks:
                     if error.errno != errno.EIO:
                         raise
                     yield self._salvage(user, archive) or _Fault(
-                        place, f"is damaged: only its first {reader.stat().size} bytes can be read", None
+                        place, f"is damaged: only its first {reader.readable} bytes can be read", None
                     )
                     return
                 if reader.token is None and reader.stat().size:
