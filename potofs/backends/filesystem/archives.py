@@ -132,22 +132,25 @@ class Archives:
             self._put_aside(user, lambda new: files.rename_new(path, new))
         sync_directory(os.path.dirname(path))
 
-    def keep_aside(self, user: str, path: str) -> None:
-        """Has a file as it is in `rejected/` too, before something else takes its place."""
-        if not self._is_aside(user, path):
-            self._put_aside(user, lambda new: os.link(path, new))
+    def keep_aside(self, user: str, path: str) -> str:
+        """Has a file as it is in `rejected/` too, before something else takes its place; returns its name there."""
+        return self._is_aside(user, path) or self._put_aside(user, lambda new: os.link(path, new))
 
-    def _is_aside(self, user: str, path: str) -> bool:
-        """Whether a file is in `rejected/` already: somebody was killed."""
+    def _is_aside(self, user: str, path: str) -> str | None:
+        """The name that a file has in `rejected/` already: somebody was killed. None if it is not there."""
         found = os.stat(path)
-        asides = (self._layout.set_aside(user, aside.name) for aside in self._conversations.set_asides(user))
-        return found.st_nlink > 1 and any(os.path.samestat(found, os.stat(aside)) for aside in asides)
+        if found.st_nlink > 1:
+            for aside in self._conversations.set_asides(user):
+                if os.path.samestat(found, os.stat(self._layout.set_aside(user, aside.name))):
+                    return aside.name
+        return None
 
-    def _put_aside(self, user: str, make: Callable[[str], None]) -> None:
+    def _put_aside(self, user: str, make: Callable[[str], None]) -> str:
         rejected = self._layout.rejected(user)
         files.make_directories(rejected, below=self._layout.users, durable=True)
-        self.name_aside(user, make)
+        name = self.name_aside(user, make)
         sync_directory(rejected)
+        return name
 
     def name_aside(self, user: str, make: Callable[[str], None]) -> str:
         """Has `make` put something at a path in `rejected/` that nothing has, and returns its name there: the time.
