@@ -42,3 +42,20 @@ def test_its_messages_are_counted(journal: DialogueJournal) -> None:
     (archive,) = journal.get_archived_conversations("mia")
     assert archive.message_count == 50
     assert archive.size == len(DATA) + 1
+
+
+@pytest.mark.expects_warning("put the file itself in its place")
+def test_a_link_is_named_with_a_way_out_and_the_others_are_counted(tmp_path: Path) -> None:
+    with open_journal(f"file://{tmp_path}/journal") as journal:
+        for user in ("mia", "noah"):
+            journal.backend.append(user, records(0, 3))
+        current = tmp_path / "journal/users/mia/dialogs/current.yaml"
+        (tmp_path / "elsewhere.yaml").write_bytes(joined(records(0, 9)))
+        current.unlink()
+        current.symlink_to(tmp_path / "elsewhere.yaml")
+    with open_journal(f"file://{tmp_path}/journal") as journal:
+        assert journal.get_stats().total_users == 2
+        journal.backend.recount()
+        assert journal.get_stats().total_messages == 3
+        with pytest.raises(OSError, match="symbolic link, and none is followed: put the file itself in its place"):
+            journal.read_bytes("mia")

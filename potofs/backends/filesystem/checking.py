@@ -267,6 +267,9 @@ class Checks:
         for _ in range(_TRIES):
             known = {self._number_of(user, archive): archive for archive in self._conversations_of(user)}
             found = next((number for number in known if number and (Sidecar(path).load(number))), None)
+            if found is None and Sidecar(path).is_of_another():
+                # Out of date, as in a copy of the folder: it is not believed, and made again when it is needed.
+                return
             why = "knows of no conversation that is there" if found is None else self._misled(user, known[found], path)
             if why is None:
                 return
