@@ -77,11 +77,27 @@ def _iterated(
         self: "AsyncDialogueJournal", /, *args: Parameters.args, **kwargs: Parameters.kwargs
     ) -> AsyncGenerator[Result]:
         results = await self._workers.run(partial(operation, self._journal, *args, **kwargs))
-        while batch := await self._workers.run(lambda: list(islice(results, _AT_ONCE))):
+        error = None
+        while error is None:
+            batch, error = await self._workers.run(partial(_next_of, results))
             for result in batch:
                 yield result
+            if not batch and error is None:
+                return
+        raise error
 
     return run
+
+
+def _next_of(results: Iterator[Result]) -> tuple[list[Result], Exception | None]:
+    """The next results, and the error behind them: what was read before it is not lost with it."""
+    batch: list[Result] = []
+    try:
+        for result in islice(results, _AT_ONCE):
+            batch.append(result)  # noqa: PERF402 - a comprehension would lose them
+    except Exception as error:
+        return batch, error
+    return batch, None
 
 
 class _Workers:
@@ -195,6 +211,7 @@ class AsyncDialogueJournal:
     read_conversation = _iterated(DialogueJournal.read_conversation)
     read_bytes = _awaited(DialogueJournal.read_bytes)
     read_range = _awaited(DialogueJournal.read_range)
+    read_pieces = _iterated(DialogueJournal.read_pieces)
     add_message = _awaited(DialogueJournal.add_message)
     add_messages = _awaited(DialogueJournal.add_messages)
     append = _awaited(DialogueJournal.append)

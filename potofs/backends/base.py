@@ -9,13 +9,16 @@ A new backend is one module with a subclass of `Backend`, and one entry in the g
 the abstract methods; what archives, restores and compresses it may leave out, and says so in its `capabilities`.
 """
 
+import errno
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from enum import Enum
-from typing import Literal, NamedTuple, NoReturn, Self
+from typing import Literal, NamedTuple, NoReturn, Self, TypeVar
 
 from potofs.config import Limits, Settings, Where
 from potofs.errors import Fenced, Unsupported
+
+Item = TypeVar("Item")
 
 #: What makes two records the same message, as the layer above decides it.
 Fingerprint = bytes
@@ -80,6 +83,15 @@ def whole_records(read: Callable[[int, int], bytes], start: int, end: int) -> It
             waiting = waiting[stop:]
     if waiting:
         yield waiting
+
+
+def up_to_error(items: Iterable[Item]) -> Iterator[Item]:
+    """What comes before damage (EIO), which ends it; raises OSError otherwise."""
+    try:
+        yield from items
+    except OSError as error:
+        if error.errno != errno.EIO:
+            raise
 
 
 class Record(NamedTuple):

@@ -172,8 +172,9 @@ def show(user: str, where: Where, archive: str | None, archives: bool) -> None:
             for found in sorted(journal.backend.archives(user), key=lambda found: found.stat.mtime_ns):
                 click.echo(found.name)
             return
-        sys.stdout.buffer.write(journal.read_bytes(user, archive))
-        sys.stdout.buffer.flush()
+        for piece in journal.read_pieces(user, archive):
+            sys.stdout.buffer.write(piece)
+            sys.stdout.buffer.flush()
 
 
 @potofs.command()

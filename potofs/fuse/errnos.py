@@ -83,6 +83,8 @@ def answered(
             if isinstance(error, errors.DeadlineExceeded | errors.Unreachable | errors.Damaged):
                 # The caller sees a number only; the reason is here.
                 log.warning("%s: %s", operation, error)
+            elif isinstance(error, OSError) and error.errno == errno.EIO:
+                log.warning("%s: %s", operation, errors.reason(error))
             number = errno_of(error)
             raise pyfuse3.FUSEError(number) from None
         finally:

@@ -13,7 +13,7 @@ from potofs.backends.base import Appended, Backend, Capability, Finding, Record
 from potofs.backends.registry import open_backend
 from potofs.config import Where
 from potofs.errors import AlreadyExists, NotFound, PotofsError, Unsupported
-from potofs.journal import admission, arguments, cleaning, fsck, listing, metadata, piping, reading
+from potofs.journal import admission, arguments, cleaning, fsck, listing, metadata, piping, ranges, reading
 from potofs.journal.appending import Appender
 from potofs.journal.exchange import Format, exporting, intake
 from potofs.journal.message import ChatMessage
@@ -106,9 +106,12 @@ class DialogueJournal:
     def read_conversation(self, user: User, archive: str | None = None) -> Iterator[ChatMessage | Damage]:
         """What the running conversation or an archive holds, in order: messages, and damage with its place.
 
-        Raises NotFound for an archive that is not there.
+        Raises NotFound for an archive that is not there; OSError behind what can be read of a damaged archive.
         """
-        return self._while_open(reading.read(self.read_bytes(user, archive)))
+        try:
+            return self._while_open(reading.read(self.read_bytes(user, archive)))
+        except OSError:
+            return self._while_open(self._entries(user, archive))
 
     def read_bytes(self, user: User, archive: str | None = None) -> bytes:
         """The same as it is stored; empty if there is no running conversation."""
@@ -135,6 +138,21 @@ class DialogueJournal:
             if archive is None:
                 return b""
             raise
+
+    def read_pieces(self, user: User, archive: str | None = None) -> Iterator[bytes]:
+        """The same in pieces; raises OSError behind what can be read of a damaged archive."""
+        try:
+            yield self.read_bytes(user, archive)
+        except OSError:
+            with self.backend.open(id_of(user), archive) as reader:
+                offset, size = 0, reader.stat().size
+                while piece := reader.read(offset, min(ranges.RANGE, size - offset)):
+                    yield piece
+                    offset += len(piece)
+
+    def _entries(self, user: User, archive: str | None) -> Iterator[ChatMessage | Damage]:
+        with self.backend.open(id_of(user), archive) as reader:
+            yield from ranges.entries(reader)
 
     def add_message(self, user: User, message: ChatMessage) -> None:
         """Appends a message; stored when this returns. Raises InvalidMessage.

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import msgspec
 
 from potofs import times
-from potofs.backends.base import PIECE, RECORD_END, Backend, Reader, whole_records
+from potofs.backends.base import PIECE, RECORD_END, Backend, Reader, up_to_error, whole_records
 from potofs.errors import NotFound
 from potofs.journal.message import ChatMessage
 from potofs.journal.reading import messages
@@ -138,7 +138,8 @@ class Summaries:
         if start + len(data) >= size:
             pieces: Iterable[bytes] = [data[len(known.seen) :]]
         else:
-            pieces = whole_records(reader.read, known.covered, size)
+            # Of a damaged one what is before the damage counts.
+            pieces = up_to_error(whole_records(reader.read, known.covered, size))
         behind = Summary()
         for piece in pieces:
             whole = piece.rfind(RECORD_END) + len(RECORD_END) if RECORD_END in piece else 0

@@ -69,6 +69,17 @@ def test_nothing_is_wrong_with_a_journal_in_use(backend: FilesystemBackend) -> N
     assert findings(backend, repair=True) == []
 
 
+def test_a_copy_of_the_folder_that_is_put_back_is_healthy(backend: FilesystemBackend, tmp_path: Path) -> None:
+    """Its files have other inode numbers than its indexes know of."""
+    backend.close()
+    shutil.copytree(tmp_path / "journal", tmp_path / "there/journal")
+    copy = open_filesystem(tmp_path / "there", archiveThreshold="0", maxConversationLength="0", fsync="never")
+    assert copy.stat("mia").id != backend.stat("mia").id
+    assert findings(copy) == []
+    assert copy.append("mia", MANY).stored == 0
+    assert findings(copy) == []
+
+
 def leave_scratch(mia: Path) -> None:
     (archived(mia) / ".99.0123abcd.new").write_bytes(b"half an arch")
 

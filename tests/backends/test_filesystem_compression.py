@@ -539,6 +539,21 @@ def damaged(how: str) -> bytes:
     return bytes(first + second) + (b"garbage" if how == "something behind it" else b"")
 
 
+def readable_of(backend: Backend) -> bytes:
+    """What can be read of it, piece by piece, before the error."""
+    read = b""
+    with backend.open("mia", "refund") as reader:
+        while True:
+            try:
+                piece = reader.read(len(read), 100)
+            except OSError as error:
+                assert "archived/refund.yaml of user 'mia' is damaged: `potofs fsck --repair`" in str(error)
+                assert reader.stat().size == len(read) + 1, "whoever reads as much as there is said to be meets the error"
+                return read
+            assert piece, "damage is no end"
+            read += piece
+
+
 DAMAGES = (
     "a flipped byte in the first",
     "a wrong CRC",
@@ -550,20 +565,55 @@ DAMAGES = (
 
 
 @pytest.mark.parametrize("how", DAMAGES)
-def test_a_damaged_one_of_another_program_is_never_taken_away(backend: Backend, archived: Path, how: str) -> None:
+def test_a_damaged_one_of_another_program_is_kept_whole_and_what_can_be_read_takes_its_place(
+    backend: Backend, archived: Path, how: str
+) -> None:
     backend.append("mia", records(200, 202))
     path = archived / "refund.yaml.gz"
     path.write_bytes(damaged(how))
-    readable = stored(backend, "mia", "refund")
-    assert joined(records(0, 100)).startswith(readable)
-    (found,) = [one for one in backend.check("mia", repair=True) if one.place == "archived/refund.yaml.gz"]
-    assert f"is damaged: only its first {len(readable)} bytes can be read" in found.what
-    assert not found.repaired
+    readable = readable_of(backend)
+    # What a flipped byte inflates to only the checksum tells from what was said.
+    assert joined(records(0, 100)).startswith(readable) or how == "a flipped byte in the first"
     with pytest.raises(OSError, match="damaged"):
         backend.restore("mia", "refund")
     assert stored(backend, "mia") == joined(records(200, 202)), "the running conversation stays where it is"
     assert sorted(entry.name for entry in archived.iterdir()) == ["refund.yaml.gz"]
     assert path.read_bytes() == damaged(how)
+    (found,) = [one for one in backend.check("mia", repair=True) if one.place == "archived/refund.yaml.gz"]
+    assert f"is damaged: only its first {len(readable)} bytes can be read" in found.what
+    assert found.repaired
+    (aside,) = backend.set_asides("mia")
+    assert f"the whole file is rejected/{aside.name}.yaml" in found.what
+    with backend.open_set_aside("mia", aside.name) as reader:
+        assert reader.read_all() == damaged(how)
+    assert stored(backend, "mia", "refund") == readable[: readable.rfind(b"\n---\n") + 5]
+    assert sorted(entry.name for entry in archived.iterdir()) == ["refund.yaml"]
+    assert list(backend.check("mia", repair=False)) == []
+
+
+@pytest.mark.parametrize("size", [1, 1000, 2_000_000])
+@pytest.mark.parametrize("at", [-6, -12])
+def test_every_byte_before_a_wrong_checksum_or_a_missing_one_is_read(
+    backend: Backend, archived: Path, at: int, size: int
+) -> None:
+    data = noise(size)
+    packed = bytearray(gzip.compress(data, mtime=0))
+    if at == -6:
+        packed[at] ^= 1
+    else:
+        del packed[-8:]
+    backend.create_user("mia", b"")
+    (archived / "refund.yaml.gz").write_bytes(packed)
+    with backend.open("mia", "refund") as reader:
+        pieces = []
+        with pytest.raises(OSError, match="damaged"):
+            while piece := reader.read(sum(map(len, pieces)), 1 << 17):
+                pieces.append(piece)
+        assert b"".join(pieces) == data
+        assert reader.stat().size == size + 1
+        with pytest.raises(OSError, match="damaged"):
+            reader.read(size, 1)
+        assert reader.read(0, 10) == data[:10]
 
 
 @pytest.mark.parametrize("how", DAMAGES)
@@ -572,11 +622,10 @@ def test_a_damaged_one_is_not_the_same_as_what_can_be_read_of_it(backend: Backen
     path = archived / "refund.yaml.gz"
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(damaged(how))
-    readable = stored(backend, "mia", "refund")
+    readable = readable_of(backend)
     (archived / "refund.yaml").write_bytes(readable)
-    if readable:
-        with pytest.raises(OSError, match="damaged"):
-            backend.compress("mia", "refund")
+    with pytest.raises(OSError, match="damaged"):
+        backend.compress("mia", "refund")
     assert path.read_bytes() == damaged(how)
     (found,) = [one for one in backend.check("mia", repair=True) if one.place == "archived/refund.yaml.gz"]
     assert "is damaged" in found.what

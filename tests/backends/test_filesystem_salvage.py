@@ -102,7 +102,10 @@ def repaired(backend: Backend, packed: Path, expected: bytes) -> Finding:
     assert asides(backend) == []
 
     (again,) = [one for one in check(backend, repair=True) if one.place == PLACE]
-    assert again == found._replace(repaired=True)
+    (aside,) = backend.set_asides("mia")
+    assert again == found._replace(
+        what=f"{found.what}; the whole file is rejected/{aside.name}.yaml", repaired=True
+    )
     assert asides(backend) == [broken]
     assert names_of(backend, "mia") == ["refund"]
     assert stored(backend, "mia", "refund") == expected
@@ -111,7 +114,7 @@ def repaired(backend: Backend, packed: Path, expected: bytes) -> Finding:
     assert backend.totals().messages == expected.count(b"\n---\n")
     assert not list(packed.parent.glob(".*.new"))
     assert len(list(packed.parent.glob(".*.id"))) == (expected == DATA)
-    return again
+    return found
 
 
 # A damaged block
@@ -244,8 +247,8 @@ def test_what_only_the_stream_says_is_taken_and_it_is_said(backend: Backend, pac
     wreck_the_table(packed)
     cut_the_trailer_off(packed)
     found = repaired_unconfirmed(backend, packed, DATA)
-    assert found.what == (
-        f"is damaged: all of its {len(DATA)} bytes can be recovered; no checksum confirms 0 to {len(DATA) - 1}"
+    assert found.what.startswith(
+        f"is damaged: all of its {len(DATA)} bytes can be recovered; no checksum confirms 0 to {len(DATA) - 1}; the whole"
     )
 
 

@@ -11,9 +11,9 @@ import os
 import struct
 import zlib
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 
-from potofs.backends.base import Archived, Scan, Stat, Totals, marks_of
+from potofs.backends.base import Archived, Scan, Stat, Totals, marks_of, up_to_error
 from potofs.backends.filesystem import files
 from potofs.backends.filesystem.conversations import Conversations
 from potofs.backends.filesystem.index import Contents
@@ -29,7 +29,7 @@ from potofs.backends.filesystem.totals import (
     fitting,
     noted,
 )
-from potofs.errors import DeadlineExceeded, NotFound
+from potofs.errors import DeadlineExceeded, NotFound, reason
 
 log = logging.getLogger(__name__)
 
@@ -108,7 +108,8 @@ class Accounts:
             else:
                 if contents is None:
                     self._before_reading(user, wait)
-                    contents = self._contents_of(user)
+                    with _passing_over_no_file(user):
+                        contents = self._contents_of(user)
                 current = contents.figures() if contents else NO_FIGURES
             if known and known.archives_at == archives_at:
                 archives = known.archives
@@ -204,13 +205,10 @@ class Accounts:
         known = _held(data)
         if len(data) % _ENTRY.size or not all(map(_is_good, _entries(data))):
             return "has entries that are damaged or cut off"
-        missing = [archive for archive in archives if _key(archive.stat) not in known]
-        if any(
-            archive not in missing and known[_key(archive.stat)] != self.read(user, archive) for archive in archives
-        ):
+        # What it lacks is read when it is needed: in a copy of the folder all archives have other numbers.
+        noted = [archive for archive in archives if _key(archive.stat) in known]
+        if any(known[_key(archive.stat)] != self.read(user, archive) for archive in noted):
             return "does not say what archives hold"
-        if missing:
-            return f"{len(missing)} of {len(archives)} archives are missing in it"
         return ""
 
     def counted(self, user: str) -> Counted | None:
@@ -243,7 +241,11 @@ class Accounts:
     def walked_user(self, user: str) -> tuple[Figures, Figures]:
         """What there is to be counted of a user, in the running conversation and in archives: by reading everything."""
         current = archives = NO_FIGURES
-        with suppress(NotFound), self._conversations.open(user, None) as reader:
+        with (
+            _passing_over_no_file(user),
+            suppress(NotFound),
+            self._conversations.open(user, None) as reader,
+        ):
             held = figures_of(marks_of(reader, self._scan))
             current = Figures(1, 0, held[0], reader.stored_size(), *held[1:])
         for archive in self._conversations.archives(user):
@@ -286,11 +288,11 @@ class Accounts:
         """What an archive holds: messages, first and last time; None if it is gone."""
         try:
             with self._conversations.open(user, archive.name) as reader:
-                return figures_of(marks_of(reader, self._scan))
+                # Of a damaged one what is before the damage: what is behind it nobody can say.
+                return figures_of(up_to_error(marks_of(reader, self._scan)))
         except NotFound:
             return None
         except OSError:
-            # Damaged: it is there, and what it holds nobody can say.
             return figures_of(())
 
     def _known(self, user: str) -> dict[_Key, _Held]:
@@ -314,6 +316,17 @@ class Accounts:
             os.pwrite(descriptor, data, end - end % _ENTRY.size)
         finally:
             os.close(descriptor)
+
+
+@contextmanager
+def _passing_over_no_file(user: str) -> Iterator[None]:
+    """Counts what is no file, as a link, as nothing: so one user is not in the way of all the others' figures."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in files.NO_PLAIN_FILE:
+            raise
+        log.warning("user %r: the running conversation is not counted: %s", user, reason(error))
 
 
 def _key(stat: Stat) -> _Key:

@@ -18,7 +18,7 @@ from typing import NamedTuple
 from potofs import names, times
 from potofs.backends.base import Reader
 from potofs.backends.filesystem import files, gzipped, leases
-from potofs.backends.filesystem.conversations import Conversations, Opened, must_exist
+from potofs.backends.filesystem.conversations import Conversations, Opened, called, must_exist
 from potofs.backends.filesystem.layout import NUMBER, Layout
 from potofs.backends.filesystem.sync import GroupSync, sync_directory
 from potofs.backends.wording import taken
@@ -132,22 +132,25 @@ class Archives:
             self._put_aside(user, lambda new: files.rename_new(path, new))
         sync_directory(os.path.dirname(path))
 
-    def keep_aside(self, user: str, path: str) -> None:
-        """Has a file as it is in `rejected/` too, before something else takes its place."""
-        if not self._is_aside(user, path):
-            self._put_aside(user, lambda new: os.link(path, new))
+    def keep_aside(self, user: str, path: str) -> str:
+        """Has a file as it is in `rejected/` too, before something else takes its place; returns its name there."""
+        return self._is_aside(user, path) or self._put_aside(user, lambda new: os.link(path, new))
 
-    def _is_aside(self, user: str, path: str) -> bool:
-        """Whether a file is in `rejected/` already: somebody was killed."""
+    def _is_aside(self, user: str, path: str) -> str | None:
+        """The name that a file has in `rejected/` already: somebody was killed. None if it is not there."""
         found = os.stat(path)
-        asides = (self._layout.set_aside(user, aside.name) for aside in self._conversations.set_asides(user))
-        return found.st_nlink > 1 and any(os.path.samestat(found, os.stat(aside)) for aside in asides)
+        if found.st_nlink > 1:
+            for aside in self._conversations.set_asides(user):
+                if os.path.samestat(found, os.stat(self._layout.set_aside(user, aside.name))):
+                    return aside.name
+        return None
 
-    def _put_aside(self, user: str, make: Callable[[str], None]) -> None:
+    def _put_aside(self, user: str, make: Callable[[str], None]) -> str:
         rejected = self._layout.rejected(user)
         files.make_directories(rejected, below=self._layout.users, durable=True)
-        self.name_aside(user, make)
+        name = self.name_aside(user, make)
         sync_directory(rejected)
+        return name
 
     def name_aside(self, user: str, make: Callable[[str], None]) -> str:
         """Has `make` put something at a path in `rejected/` that nothing has, and returns its name there: the time.
@@ -272,11 +275,15 @@ class Archives:
                 self.move_aside(user, compressed)
 
     def is_same_in_both(self, user: str, archive: str) -> bool:
-        """Whether both forms of an archive hold the same; raises NotGzip, OSError."""
+        """Whether both forms of an archive hold the same; raises NotGzip, OSError, also if the compressed one is damaged."""
         plain = self._layout.conversation(user, archive)
         compressed = self._layout.compressed(user, archive)
-        with gzipped.GzipReader(compressed, lambda _: None) as reader, files.FileReader(plain) as other:
-            return are_same(other, reader)
+        name = called(user, archive)
+        with gzipped.GzipReader(compressed, lambda _: None, called=name) as reader, files.FileReader(plain) as other:
+            is_same = are_same(other, reader)
+            if not is_same:
+                reader.check_end()
+            return is_same
 
     def rewrite(self, user: str, archive: str | None, data: bytes, mtime_ns: int) -> None:
         """Puts a new plain file in the place of a conversation's, at one stroke and durable; raises OSError.

@@ -23,7 +23,7 @@ from potofs.backends.filesystem.conversations import Conversations
 from potofs.backends.filesystem.index import Index
 from potofs.backends.filesystem.layout import COMPRESSED, NUMBER, Layout
 from potofs.backends.filesystem.leases import is_in_use
-from potofs.backends.filesystem.repacking import Repacking
+from potofs.backends.filesystem.repacking import Aside, Repacking
 from potofs.backends.filesystem.salvage import salvage
 from potofs.backends.filesystem.sidecar import Sidecar
 from potofs.backends.filesystem.totals import figures_of
@@ -80,9 +80,12 @@ class Checks:
                 if not repair or fault.mend is None:
                     yield Finding(user, fault.place, fault.what)
                     continue
-                why_not = self._mend(user, fault, fault.look or partial(faults, user))
-                more = f"; {why_not}" if why_not else ""
-                yield Finding(user, fault.place, fault.what + more, why_not is None)
+                left = self._mend(user, fault, fault.look or partial(faults, user))
+                if isinstance(left, Aside):
+                    yield Finding(user, fault.place, f"{fault.what}; the whole file is rejected/{left.name}.yaml", True)
+                    continue
+                more = f"; {left}" if left else ""
+                yield Finding(user, fault.place, fault.what + more, left is None)
 
     def place(self, repair: bool) -> Iterator[Finding]:
         """What is wrong with what is not one user's; raises OSError, Fenced."""
@@ -105,18 +108,20 @@ class Checks:
                     self._accounts.recount()
                 yield Finding(None, "system/totals", f"the sums of {wrong} of 256 shards are wrong", repair)
 
-    def _mend(self, user: str, fault: _Fault, look: Callable[[], Iterable[_Fault]]) -> str | None:
-        """None if a fault is gone; else why it is not, empty if nobody knows."""
-        why_not = ""
+    def _mend(self, user: str, fault: _Fault, look: Callable[[], Iterable[_Fault]]) -> str | Aside | None:
+        """None if a fault is gone, or where the file is as it was; else why it is not, empty if nobody knows."""
+        why_not, aside = "", None
         with self._changing(user):
             again = [found for found in look() if found[:2] == fault[:2]]
             for found in again:
                 done = found.mend() if found.mend is not None else None
                 if isinstance(done, str):
                     why_not = done
+                elif isinstance(done, Aside):
+                    aside = done
         if again and any(found[:2] == fault[:2] for found in look()):
             return why_not
-        return None
+        return aside
 
     # Leftovers
 
@@ -170,7 +175,8 @@ class Checks:
         except FileNotFoundError:
             raise
         except OSError as error:
-            what = f"is damaged ({error.strerror}), and the archive's plain form counts"
+            wrong = "is damaged" if error.errno == errno.EIO else f"cannot be read ({error.strerror})"
+            what = f"{wrong}, and the archive's plain form counts"
             return _Fault(place, what, move_aside)
 
     def _only_form(self, user: str, archive: str) -> Iterator[_Fault]:
@@ -188,9 +194,9 @@ class Checks:
                 except OSError as error:
                     if error.errno != errno.EIO:
                         raise
-                    yield self._salvage(user, archive) or _Fault(
-                        place, f"is damaged: only its first {reader.stat().size} bytes can be read", None
-                    )
+                    what = f"is damaged: only its first {reader.readable} bytes can be read, and no checksum confirms them"
+                    keep = lambda: self._repacking.keep_readable(user, archive)  # noqa: E731
+                    yield self._salvage(user, archive) or _Fault(place, what, keep)
                     return
                 if reader.token is None and reader.stat().size:
                     what = "has no index: every read inflates it from the start"
@@ -271,6 +277,9 @@ class Checks:
         for _ in range(_TRIES):
             known = {self._number_of(user, archive): archive for archive in self._conversations_of(user)}
             found = next((number for number in known if number and (Sidecar(path).load(number))), None)
+            if found is None and Sidecar(path).is_of_another():
+                # Out of date, as in a copy of the folder: it is not believed, and made again when it is needed.
+                return
             why = "knows of no conversation that is there" if found is None else self._misled(user, known[found], path)
             if why is None:
                 return

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
 from potofs import names
-from potofs.backends.base import Archived, Stat
+from potofs.backends.base import Archived, Stat, conversation_file
 from potofs.backends.filesystem import files
 from potofs.backends.filesystem.gzipped import GzipReader, NotGzip
 from potofs.backends.filesystem.layout import COMPRESSED, Layout
@@ -149,7 +149,10 @@ class Conversations:
         with must_exist(user, archive):
             try:
                 return GzipReader(
-                    self._layout.compressed(user, archive), self._number_by_token(user), self._layout.number_of
+                    self._layout.compressed(user, archive),
+                    self._number_by_token(user),
+                    self._layout.number_of,
+                    called=called(user, archive),
                 )
             except NotGzip:
                 raise not_found(user, archive) from None
@@ -162,6 +165,11 @@ class Conversations:
                 return None
 
         return number
+
+
+def called(user: str, archive: str) -> str:
+    """What an error calls an archive."""
+    return f"{conversation_file(archive)} of user {user!r}"
 
 
 @contextmanager

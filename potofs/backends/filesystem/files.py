@@ -20,6 +20,9 @@ _AT_FDCWD = -100
 _RENAME_NOREPLACE = 1
 
 
+#: What opening something else than a plain file is refused with.
+NO_PLAIN_FILE = (errno.ELOOP, errno.EINVAL)
+
 #: The number that a conversation has by its file.
 NumberOf = Callable[[os.stat_result], int]
 
@@ -36,7 +39,12 @@ def stat_of(found: os.stat_result, number_of: NumberOf) -> Stat:
 
 def open_plain(path: str, flags: int) -> int:
     """Opens what is a file: no folder, pipe or device, and no link, which may lead anywhere; raises OSError."""
-    descriptor = os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK, FILE_MODE)
+    try:
+        descriptor = os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK, FILE_MODE)
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            raise _link(path) from None
+        raise
     if not S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
         raise _no_plain_file(path)
@@ -47,14 +55,19 @@ def stat_plain(path: str) -> os.stat_result:
     """What is known of a file that `open_plain` would open; raises OSError as that does."""
     found = os.lstat(path)
     if S_ISLNK(found.st_mode):
-        raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), path)
+        raise _link(path)
     if not S_ISREG(found.st_mode):
         raise _no_plain_file(path)
     return found
 
 
 def _no_plain_file(path: str) -> OSError:
-    return OSError(errno.EINVAL, "this is no plain file", path)
+    return OSError(errno.EINVAL, "this is no plain file: move it away, or put a file in its place", path)
+
+
+def _link(path: str) -> OSError:
+    what = "this is a symbolic link, and none is followed: put the file itself in its place"
+    return OSError(errno.ELOOP, what, path)
 
 
 class FileReader(Reader):

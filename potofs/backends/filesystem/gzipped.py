@@ -19,6 +19,10 @@ other programs skip:
 
 So an archive of 70,000 bytes in blocks of 65,536 has a table of two, and extra fields of 49 bytes. What other programs
 made lacks the field, or has several members: it is read from its beginning, and its size is found by reading it once.
+
+Damage is an error where it is met, and never an end: what is before it is read, to the last byte. Another program's
+archive that is damaged is therefore larger by one byte than what can be read of it: whoever copies as much as it is
+said to have meets the error.
 """
 
 import errno
@@ -28,7 +32,6 @@ import threading
 import zlib
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from itertools import accumulate
 from typing import NamedTuple
 
@@ -61,8 +64,8 @@ class NotGzip(Exception):
     """It does not begin as a gzip file does."""
 
 
-class _EndsEarly(Exception):
-    """What another program made is damaged, cut off, or followed by what is no gzip."""
+class _Damage(Exception):
+    """What follows is not as it was written: damaged, cut off, or behind the end and no gzip."""
 
 
 class Head(NamedTuple):
@@ -142,10 +145,18 @@ def table_of(descriptor: int, head: Head) -> tuple[list[tuple[int, int]], bool]:
 class GzipReader(Reader):
     """A compressed archive, opened; `by_token` says which number a token stands for: if none, its file's counts.
 
-    Raises NotGzip, OSError. What is damaged reads as EIO here, and ends where the damage begins if it is another's.
+    Raises NotGzip, OSError. What is damaged is EIO, and the error calls the archive as it is `called`.
     """
 
-    def __init__(self, path: str, by_token: Callable[[bytes], int | None], number_of: NumberOf = inode) -> None:
+    def __init__(
+        self,
+        path: str,
+        by_token: Callable[[bytes], int | None],
+        number_of: NumberOf = inode,
+        *,
+        called: str | None = None,
+    ) -> None:
+        self._called = called or path
         self._descriptor = open_plain(path, os.O_RDONLY)
         try:
             start = os.pread(self._descriptor, FIXED, 0)
@@ -167,21 +178,38 @@ class GzipReader(Reader):
 
     def stat(self) -> Stat:
         found = os.fstat(self._descriptor)
-        size = self._head.size if self._head else _size_of(self._descriptor)
+        size = self._head.size if self._head else self.readable + (not _known(self._descriptor).is_whole)
         return Stat(self._number or self._number_of(found), size, found.st_mtime_ns, found.st_ctime_ns)
 
     def stored_size(self) -> int:
         """Bytes that it takes up."""
         return os.fstat(self._descriptor).st_size
 
+    @property
+    def readable(self) -> int:
+        """Bytes before any damage, of what another program made."""
+        return _known(self._descriptor).size
+
     def read(self, offset: int, size: int) -> bytes:
-        if self._content is None:
-            self._content = _Blocks(self._descriptor, self._head) if self._head else _Members(self._descriptor)
-        pieces = []
-        while size > 0 and (piece := self._content.piece(offset, size)):
+        """Fewer also where damage begins; there, and behind it, OSError (EIO)."""
+        pieces: list[bytes] = []
+        try:
+            if self._content is None:
+                self._content = _Blocks(self._descriptor, self._head) if self._head else _Members(self._descriptor)
+            while size > 0 and (piece := self._content.piece(offset, size)):
+                pieces.append(piece)
+                offset += len(piece)
+                size -= len(piece)
+        except _Damage:
+            if not pieces:
+                raise self._damaged() from None
+        return b"".join(pieces)
+
+    def read_all(self) -> bytes:
+        pieces, offset, size = [], 0, self.stat().size
+        while piece := self.read(offset, size - offset):
             pieces.append(piece)
             offset += len(piece)
-            size -= len(piece)
         return b"".join(pieces)
 
     def check_end(self) -> None:
@@ -189,10 +217,8 @@ class GzipReader(Reader):
 
         What was made here tells by itself, where it is read.
         """
-        if self._head is None:
-            more = self.read(self.stat().size, 1)
-            if more or (isinstance(self._content, _Members) and self._content.ends_early):
-                raise _damaged()
+        if self._head is None and self.read(self.stat().size, 1):
+            raise self._damaged()
 
     def verify(self) -> None:
         """Reads it through; raises OSError (EIO) if anything is not as it was written."""
@@ -208,9 +234,9 @@ class GzipReader(Reader):
         trailer = os.pread(self._descriptor, TRAILER.size, max(0, length))
         start = os.pread(self._descriptor, len(self._head.start()), 0)
         if trailer != TRAILER.pack(crc, size & 0xFFFFFFFF) or start != self._head.start():
-            raise _damaged()
+            raise self._damaged()
         if size and isinstance(self._content, _Blocks) and self._content.end != length:
-            raise _damaged()
+            raise self._damaged()
 
     def fileno(self) -> int:
         """The descriptor that it reads from."""
@@ -218,6 +244,9 @@ class GzipReader(Reader):
 
     def close(self) -> None:
         os.close(self._descriptor)
+
+    def _damaged(self) -> OSError:
+        return OSError(errno.EIO, f"{self._called} is damaged: `potofs fsck --repair` keeps what can be read")
 
 
 class _Blocks:
@@ -227,7 +256,7 @@ class _Blocks:
         self._descriptor, self._head = descriptor, head
         entries, is_right = table_of(descriptor, head)
         if not is_right:
-            raise _damaged()
+            raise _Damage
         self._checks = [entry[1] for entry in entries]
         first = FIXED + ENTRY.size * head.blocks
         self._starts = list(accumulate((entry[0] for entry in entries), initial=first))
@@ -237,7 +266,7 @@ class _Blocks:
         self._last = (-1, b"")
 
     def piece(self, offset: int, size: int) -> bytes:
-        """Some of the bytes there, none only at the end."""
+        """Some of the bytes there, none only at the end; raises _Damage, OSError."""
         if offset >= self._head.size:
             return b""
         number, start = divmod(offset, self._head.block)
@@ -253,9 +282,9 @@ class _Blocks:
         try:
             data = zlib.decompressobj(RAW).decompress(os.pread(self._descriptor, end - start, start), wanted)
         except zlib.error:
-            raise _damaged() from None
+            raise _Damage from None
         if len(data) != wanted or zlib.crc32(data) != self._checks[number]:
-            raise _damaged()
+            raise _Damage
         return data
 
 
@@ -265,24 +294,22 @@ class _Members:
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
         self._lock = threading.Lock()
-        #: Whether its end was seen, and is none that gzip makes.
-        self.ends_early = False
         self._rewind()
 
     def _rewind(self) -> None:
-        self._pieces = _inflated(self._descriptor)
-        self._start, self._piece = 0, b""
+        self._pieces = inflated(self._descriptor)
+        self._start, self._piece, self._is_damaged = 0, b"", False
 
     def piece(self, offset: int, size: int) -> bytes:
-        """Some of the bytes there, none only at the end."""
+        """Some of the bytes there, none only at the end; raises _Damage, OSError."""
         with self._lock:
             if offset < self._start:
                 self._rewind()
             while offset >= self._start + len(self._piece):
-                try:
-                    following = next(self._pieces, b"")
-                except _EndsEarly:
-                    self.ends_early, following = True, b""
+                following = next(self._pieces, b"")
+                if following is None or self._is_damaged:
+                    self._is_damaged = True
+                    raise _Damage
                 if not following:
                     return b""
                 self._start += len(self._piece)
@@ -290,8 +317,8 @@ class _Members:
             return self._piece[offset - self._start :][:size]
 
 
-def _inflated(descriptor: int) -> Iterator[bytes]:
-    """The content of all members, in pieces; raises _EndsEarly behind what can be read, OSError."""
+def inflated(descriptor: int) -> Iterator[bytes | None]:
+    """The content of all members of an opened file, in pieces; None last if it goes on with damage. Raises OSError."""
     at, given, engine, is_between = 0, b"", zlib.decompressobj(_MEMBER), True
     while True:
         if engine.eof:
@@ -304,40 +331,75 @@ def _inflated(descriptor: int) -> Iterator[bytes]:
             at += len(given)
             if given:
                 continue
-            if is_between:
-                return
-            raise _EndsEarly
+            if not is_between:
+                yield None
+            return
         is_between = False
+        before = engine.copy()
         try:
             piece = engine.decompress(given, _PIECE)
         except zlib.error:
-            raise _EndsEarly from None
+            # What was inflated before it is lost with it, a whole archive where only the checksum is wrong.
+            yield from _up_to_error(before, given)
+            yield None
+            return
         given = engine.unconsumed_tail
         if piece:
             yield piece
 
 
-_sizes: "OrderedDict[tuple[int, ...], int]" = OrderedDict()
+def _up_to_error(engine: "zlib._Decompress", given: bytes) -> Iterator[bytes]:
+    """All that comes of some bytes before an error that is among them: in ever smaller steps, the last of one byte."""
+    step, most = len(given), _PIECE
+    while True:
+        before = engine.copy()
+        try:
+            piece = engine.decompress(given[:step], most)
+        except zlib.error:
+            engine = before
+            if step > 1:
+                step //= 2
+            elif most > 1:
+                most //= 2
+            else:
+                return
+            continue
+        given = engine.unconsumed_tail + given[step:]
+        if piece:
+            yield piece
+        elif not given:
+            return
+
+
+class _Known(NamedTuple):
+    """What was found by reading a file through that another program made."""
+
+    #: Bytes before any damage.
+    size: int
+    is_whole: bool
+
+
+_sizes: "OrderedDict[tuple[int, ...], _Known]" = OrderedDict()
 _sizes_guard = threading.Lock()
 
 
-def _size_of(descriptor: int) -> int:
+def _known(descriptor: int) -> _Known:
     """The uncompressed size of a file that another program made: what it says of itself is modulo 2^32, and only of
     its last member. So it is read through, once."""
     found = os.fstat(descriptor)
-    file = (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns)
+    file = (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
     with _sizes_guard:
         if file in _sizes:
             return _sizes[file]
-    size = 0
-    with suppress(_EndsEarly):
-        for piece in _inflated(descriptor):
-            size += len(piece)
+    size, is_whole = 0, True
+    for piece in inflated(descriptor):
+        size, is_whole = size + len(piece or b""), piece is not None
+    known = _Known(size, is_whole)
     with _sizes_guard:
-        _sizes[file] = size
+        _sizes[file] = known
         if len(_sizes) > _REMEMBERED:
             _sizes.popitem(last=False)
-    return size
+    return known
 
 
 def _head(start: bytes) -> Head | None:
@@ -353,7 +415,3 @@ def write_at(descriptor: int, data: bytes, offset: int) -> int:
     while done < len(data):
         done += os.pwrite(descriptor, data[done:], offset + done)
     return done
-
-
-def _damaged() -> OSError:
-    return OSError(errno.EIO, "the compressed archive is damaged")

@@ -7,8 +7,9 @@ is there once, as it was or as it is then, and the next check does the rest.
 
 import os
 from contextlib import suppress
+from typing import NamedTuple
 
-from potofs.backends.base import Reader, Snapshot
+from potofs.backends.base import RECORD_END, Reader, Snapshot
 from potofs.backends.filesystem import files, gzipped
 from potofs.backends.filesystem.archives import Archives, are_same
 from potofs.backends.filesystem.layout import Layout
@@ -18,6 +19,12 @@ from potofs.backends.filesystem.sync import sync_directory
 
 #: Why something was left as it is; None if it was done.
 WhyNot = str | None
+
+
+class Aside(NamedTuple):
+    """What was mended, but not without loss: the name that the file as it was has in `rejected/`."""
+
+    name: str
 
 
 class Repacking:
@@ -47,13 +54,13 @@ class Repacking:
         self._archives.empty_numbers(user, token)
         return None
 
-    def salvage(self, user: str, archive: str) -> WhyNot:
+    def salvage(self, user: str, archive: str) -> WhyNot | Aside:
         """Puts what can be had of a damaged archive in its place; raises OSError.
 
         If that is all of it, it is compressed as before. Else it is another conversation, uncompressed, under the same
         name and with the same time.
         """
-        path, plain = self._layout.compressed(user, archive), self._layout.conversation(user, archive)
+        path = self._layout.compressed(user, archive)
         descriptor = files.open_plain(path, os.O_RDONLY)
         try:
             found, was = salvage(descriptor), os.fstat(descriptor)
@@ -61,20 +68,39 @@ class Repacking:
             os.close(descriptor)
         if found is None:
             return "it has become another meanwhile"
-        self._archives.keep_aside(user, path)
+        aside = Aside(self._archives.keep_aside(user, path))
         if found.is_all:
             stat = files.stat_of(was, self._layout.number_of)._replace(size=found.head.size)
             with files.scratch(self._layout.archived(user)) as (descriptor, made):
                 _pack(Snapshot(found.data, stat), descriptor, made, found.head.token)
                 self._put(user, made, path)
-            return None
-        # The plain one counts from now on. Killed here, both are there, and differ: a check finds that.
-        files.create_whole(plain, found.data, mtime_ns=was.st_mtime_ns)
-        self._archives.move_aside(user, path)
+            return aside
+        self._put_plain(user, archive, found.data, was.st_mtime_ns)
         with suppress(FileNotFoundError):
             os.unlink(self._layout.number(user, found.head.token))
         self._archives.touch(user)
-        return None
+        return aside
+
+    def keep_readable(self, user: str, archive: str) -> WhyNot | Aside:
+        """Puts the whole records before the damage in the place of what another program compressed; raises OSError."""
+        path = self._layout.compressed(user, archive)
+        descriptor = files.open_plain(path, os.O_RDONLY)
+        try:
+            pieces, was = list(gzipped.inflated(descriptor)), os.fstat(descriptor)
+        finally:
+            os.close(descriptor)
+        if not pieces or pieces[-1] is not None or is_in_use(path):
+            return "left as it is, for a program has it open or nobody can tell: look again later"
+        data = b"".join(piece for piece in pieces if piece is not None)
+        aside = Aside(self._archives.keep_aside(user, path))
+        self._put_plain(user, archive, data[: data.rfind(RECORD_END) + len(RECORD_END)] if RECORD_END in data else b"", was.st_mtime_ns)
+        self._archives.touch(user)
+        return aside
+
+    def _put_plain(self, user: str, archive: str, data: bytes, mtime_ns: int) -> None:
+        # The plain one counts from now on. Killed here, both are there, and differ: a check finds that.
+        files.create_whole(self._layout.conversation(user, archive), data, mtime_ns=mtime_ns)
+        self._archives.move_aside(user, self._layout.compressed(user, archive))
 
     def _put(self, user: str, made: str, path: str) -> None:
         os.rename(made, path)

@@ -76,6 +76,12 @@ class Sidecar:
         self._size = at if at == len(data) else -1
         return (kept, given) if kept else None
 
+    def is_of_another(self) -> bool:
+        """Whether it is good, whichever conversation it is of: a copy of that has another number. Raises OSError."""
+        with files.FileReader(self._path) as reader:
+            head = reader.read(0, _HEAD.size)
+        return len(head) == _HEAD.size and self.load(_HEAD.unpack(head)[1]) is not None and self.is_whole
+
     def add(self, start: int, kept: Kept, new: list[Fingerprint]) -> bool:
         """Adds what came since `start` bytes; False if another server has, or it is of another conversation."""
         if self._size < 0 or files.size(self._path) != self._size:
