@@ -180,9 +180,9 @@ class AsyncDialogueJournal:
     """A journal on one backend, for one event loop. Close it in the end, or use it as an async context manager.
 
     What an operation does, returns and raises, `DialogueJournal` says. Iterables that are given to it are read in the
-    worker thread. Where it takes `pieces` it takes an async iterable, too, as the body of a request is one: that is read
-    in the caller's task and holds up no other operation; `append_pieces` stores what each piece ends before it takes
-    the next, and whoever cancels leaves that stored. A generator is closed by that, also at a mistake in it.
+    worker thread. Where it takes `pieces` it takes an async iterable, too, as the body of a request is one: that is
+    read in the caller's task and holds up no other operation; `append_pieces` stores what each piece ends before it
+    takes the next, and whoever cancels leaves that stored. A generator is closed by that, also at a mistake in it.
 
     `close` waits for the operations that were asked for before it. One that is asked for after it raises PotofsError,
     as does an iterator that is read on; also if the closing was cancelled, which can be done again then.

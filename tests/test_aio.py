@@ -205,7 +205,7 @@ async def test_the_pieces_of_a_request_are_imported_whole_or_not_at_all(url: str
             pieces = [data[at : at + 1001] for at in range(0, len(data), 1001)]
             user = f"max{number}"
             for cut in (pieces[:-1], [*pieces[:5], b"\xff", *pieces[5:]]):
-                with pytest.raises(InvalidMessage, match="^line "):
+                with pytest.raises(InvalidMessage, match=r"^line "):
                     await journal.import_pieces(user, coming(*cut), form)  # type: ignore[arg-type]
                 assert await journal.read_bytes(user) == b""
             assert await journal.import_pieces(user, coming(*pieces), form) == 2000  # type: ignore[arg-type]

@@ -1,13 +1,18 @@
 """The commands, each a few lines: what they do is in the layers below, imported when it is needed."""
 
 import os
+import shutil
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from tempfile import TemporaryFile
 
 import click
 
 from potofs.cli.options import journal_options, refuse_memory
 from potofs.config import Where
 from potofs.errors import InvalidMessage
+from potofs.journal.exchange import FORMATS, Format
 from potofs.journal.journal import open_journal
 from potofs.journal.message import ROLES, ChatMessage
 
@@ -178,6 +183,28 @@ def show(user: str, where: Where, archive: str | None, archives: bool) -> None:
 
 
 @potofs.command()
+@click.argument("user")
+@journal_options
+@click.option("--archive", metavar="NAME", help="An archive of USER instead of the running conversation.")
+@click.option("--format", "form", type=click.Choice(FORMATS), default="json", help="The file's form.  [default: json]")
+def export(user: str, where: Where, archive: str | None, form: Format) -> None:
+    """Print the running conversation of USER for other programs; nothing of a message is left out.
+
+    JSON is an array of messages; CSV has a header, role,content,timestamp,metadata,extra, and a row for each.
+
+    \b
+      potofs export mia > mia.json
+      potofs export mia --format csv > mia.csv
+      potofs export mia --archive 20240115T103000.000Z
+    """
+    with open_journal(where, create=False) as journal:
+        journal.must_have_user(user)
+        for piece in journal.export_pieces(user, form, archive):
+            sys.stdout.buffer.write(piece.encode())
+        sys.stdout.buffer.flush()
+
+
+@potofs.command()
 @journal_options
 def users(where: Where) -> None:
     """Print the ids of all users, one a line, sorted."""
@@ -210,26 +237,43 @@ def fsck(users: tuple[str, ...], where: Where, repair: bool) -> None:
 @click.argument("file", type=click.Path())
 @journal_options
 def import_(file: str, where: Where) -> None:
-    """Import conversations from FILE, one on each line, as JSON.
+    """Import conversations from FILE, one on each line, as JSON; - is standard input.
 
     \b
       {"user": "mia", "conversation": "refund", "messages": [
         {"role": "user", "content": "…", "timestamp": "2024-01-15T10:30:00Z"}, …]}
 
     (on one line). Several conversations of one user become archives, the last stays the running one. A file with a
-    mistake in it is not imported at all; one that was imported before changes nothing.
+    mistake in it is not imported at all; one that was imported before changes nothing. Each message needs its
+    timestamp, by which it is known again.
     """
     from potofs.journal.importing import import_file, size_of
 
     refuse_memory(where)
-    with open_journal(where) as journal:
+    with _readable_twice(file) as (path, name), open_journal(where) as journal:
         hidden = not sys.stderr.isatty()
-        with click.progressbar(length=size_of(file), label="Importing", file=sys.stderr, hidden=hidden) as bar:
+        with click.progressbar(length=size_of(path), label="Importing", file=sys.stderr, hidden=hidden) as bar:
             try:
-                imported = import_file(journal, file, bar.update)
+                imported = import_file(journal, path, bar.update)
             except InvalidMessage as error:
-                raise InvalidMessage(f"{file}, {error}") from None
+                raise InvalidMessage(f"{name}, {error}") from None
     click.echo(
         f"{imported.conversations} conversations with {imported.messages} messages imported, "
         f"{imported.present} were there already"
     )
+
+
+@contextmanager
+def _readable_twice(file: str) -> Iterator[tuple[str, str]]:
+    """The path of a file and what to call it; of standard input, which is there only once, a copy for the time."""
+    if file != "-":
+        yield file, file
+        return
+    if sys.stdin is None:
+        raise click.UsageError("standard input is closed: name a FILE")
+    if sys.stdin.isatty():
+        click.echo("Reading conversations from standard input; Ctrl-D ends it.", err=True)
+    with TemporaryFile() as copy:
+        shutil.copyfileobj(sys.stdin.buffer, copy)
+        copy.flush()
+        yield f"/proc/self/fd/{copy.fileno()}", "standard input"

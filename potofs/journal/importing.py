@@ -25,6 +25,11 @@ from potofs.journal.exchange.text import Place
 from potofs.journal.journal import DialogueJournal
 from potofs.journal.message import ChatMessage
 
+_ARRAY: Final = (
+    "a conversation has to be an object, and an array begins here, as in an exported file: write each conversation "
+    'on one line, {"user": "mia", "messages": […]}'
+)
+
 
 class _Line(NamedTuple):
     """A conversation, as it will be stored."""
@@ -95,12 +100,16 @@ def _line(line: bytes, number: int) -> _Line:
         text = line.decode().rstrip("\r\n")
     except UnicodeDecodeError as error:
         raise Place(number).after(line[: error.start].decode()).error(f"not UTF-8: {error.reason}") from None
+    begin = len(text) - len(text.lstrip())
+    if text[begin] == "[":
+        # What `export` writes, mostly: an array over many lines, of which the first alone is not even JSON.
+        raise Place(number, begin + 1).error(_ARRAY)
     try:
         return _conversation(jsontext.loads(text))
     except json.JSONDecodeError as error:
-        raise Place(number, error.colno).error(error.msg) from None
+        is_cut = not text[error.pos :].strip()
+        raise Place(number, error.colno).error(error.msg + "; a conversation stands on one line" * is_cut) from None
     except InvalidMessage as error:
-        begin = len(text) - len(text.lstrip())
         found = mistakes.in_object(text, begin, _KEYS, lambda _: _anything) if text[begin] == "{" else None
         at, why = found or Mistake(begin, error.reason)
         raise Place(number, at + 1).error(why) from None

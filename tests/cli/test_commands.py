@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from potofs import __version__
+from potofs import ChatMessage, __version__, open_journal
 from tests.mounts import potofs, shell
 
 NOW = r'"20\d\d-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z"'
-COMMANDS = ("append", "fsck", "import", "mount", "mounts", "show", "umount", "users")
+COMMANDS = ("append", "export", "fsck", "import", "mount", "mounts", "show", "umount", "users")
 
 
 def succeeded(*arguments: str | Path, stdin: str | bytes | None = None, cwd: Path | None = None) -> str:
@@ -203,6 +203,54 @@ def test_a_file_with_a_mistake_is_not_imported_at_all(root: Path, tmp_path: Path
     assert reason in refused("import", file, "--root", root)
     assert list(root.rglob("*.yaml")) == []
     assert "No such file" in refused("import", tmp_path / "none.jsonl", "--root", root)
+
+
+def test_import_takes_standard_input_whatever_it_is(root: Path, tmp_path: Path) -> None:
+    both = line("mia", "one") + line("max", "two")
+    assert succeeded("import", "-", "--root", root, stdin=both) == (
+        "2 conversations with 2 messages imported, 0 were there already\n"
+    )
+    reason = refused("import", "-", "--root", root, stdin=f"{both}\n[\n")
+    assert reason.startswith("standard input, line 4, column 1: a conversation has to be an object, and an array")
+    (tmp_path / "all.jsonl").write_text(both)
+    done = shell(f'"$PYTHON" -m potofs import - --root "{root}" < "{tmp_path}/all.jsonl"', PYTHON=python())
+    assert done.stdout == "0 conversations with 0 messages imported, 2 were there already\n"
+    closed = shell(f'"$PYTHON" -m potofs import - --root "{root}" <&-', PYTHON=python())
+    assert closed.returncode == 2
+    assert "standard input is closed: name a FILE" in closed.stderr
+
+
+# export
+
+
+def test_export_prints_what_an_import_takes_back(root: Path) -> None:
+    with open_journal(f"file://{root}") as journal:
+        journal.add_messages(
+            "mia",
+            [
+                ChatMessage("user", "yes\n=1+1 ä", "2024-01-15T10:30:00.000Z"),
+                ChatMessage("tool", "", "2024-01-15T10:30:01.000Z", {"tokens": 2}, {"name": "Poto"}),
+            ],
+        )
+        text = journal.read_bytes("mia")
+        for number, form in enumerate(("json", "csv")):
+            exported = potofs("export", "mia", "--format", form, "--root", root)
+            assert (exported.returncode, exported.stderr) == (0, "")
+            journal.import_conversation(f"max{number}", exported.stdout, form)  # type: ignore[arg-type]
+            assert journal.read_bytes(f"max{number}") == text
+        journal.archive_conversation("mia", "refund")
+    assert succeeded("export", "mia", "--root", root) == "[]\n"
+    archived = json.loads(succeeded("export", "mia", "--archive", "refund", "--root", root))
+    assert [message["content"] for message in archived] == ["yes\n=1+1 ä", ""]
+
+
+def test_export_says_whom_or_what_it_cannot_find_and_makes_nothing(root: Path) -> None:
+    assert refused("export", "mia", "--root", root) == f"there is no journal at {root}: check the path"
+    assert not root.exists()
+    succeeded("append", "mia", "Hello", "--root", root)
+    assert refused("export", "max", "--root", root) == "there is no user 'max'"
+    assert refused("export", "mia", "--archive", "none", "--root", root) == "user 'mia' has no archive 'none'"
+    assert potofs("export", "mia", "--format", "xml", "--root", root).returncode == 2
 
 
 # where the journal is

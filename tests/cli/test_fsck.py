@@ -35,7 +35,7 @@ def test_damage_ends_with_4_a_repair_with_3_and_then_it_is_clean(root: Path) -> 
     assert summary == "users checked: 2; wrong: 2; repaired: 0; left: 2"
     assert sorted(findings) == [
         f"user '{user}', current.yaml, byte {len(RECORD)}: {len(DAMAGE)} bytes that are no message: "
-        "line 1: this is not a mapping: a message has the keys role, content and timestamp"
+        "line 1, column 1: this is not a mapping: a message has the keys role, content and timestamp"
         for user in ("mia", "noah")
     ]
     done = potofs("fsck", "mia", "--repair", "--root", root)

@@ -163,7 +163,9 @@ def test_a_character_that_is_not_read_alike_everywhere_is_refused_by_its_name(ch
     ):
         with pytest.raises(InvalidMessage) as refused:
             admission.from_bytes(document.encode())
-        assert f"line 2: the character {name}" in str(refused.value)
+        # Where it stands, in characters.
+        column = document.split("\n")[1].index(character) + 1
+        assert f"line 2, column {column}: the character {name}" in str(refused.value)
         assert f'write it as "{escape}"' in str(refused.value)
     assert admission.from_bytes(f'role: user\ncontent: "a{escape}b"\n'.encode()).data
 

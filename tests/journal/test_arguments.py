@@ -58,7 +58,7 @@ async def _coming() -> AsyncIterator[bytes]:
         (lambda j: j.append_pieces("mia", b"role"), "pieces has to be an iterable of bytes, not bytes"),
         (
             lambda j: j.append_pieces("mia", _coming()),
-            "pieces has to be an iterable of bytes, not async_generator: potofs.aio takes one as pieces; else collect it",
+            "pieces has to be an iterable of bytes, not async_generator: potofs.aio takes one as pieces",
         ),
         (lambda j: j.read_range("mia", "0", 5), "offset has to be a whole number, not str"),
         (lambda j: j.read_range("mia", 0, None), "size has to be a whole number, not NoneType"),

@@ -209,11 +209,12 @@ def of_mia(message: str) -> str:
 @pytest.mark.parametrize(
     ("bad", "reason"),
     [
-        ("{¦", "Expecting property name enclosed in double quotes"),
         ('{"user": ¦"mia', "Unterminated string starting at"),
         (f'{{"user": "mia", "messages": [{SAID}¦', "Expecting ',' delimiter"),
         (f'{{"user": "mia", "messages": [{SAID}]}} ¦x', "Extra data"),
-        ("¦[]", "a conversation has to be an object"),
+        ("{¦", "Expecting property name enclosed in double quotes; a conversation stands on one line"),
+        ("¦[]", "a conversation has to be an object, and an array begins here, as in an exported file: write each"),
+        (f" ¦[\n{SAID}\n]", "a conversation has to be an object, and an array begins here"),
         (b"\xff", "line 2, column 1: not UTF-8: "),
         (b'{"user": "\xc3\xa9\xff", "messages": []}', "line 2, column 12: not UTF-8: "),
         (f'{{"user": ¦"\\ud83d", "messages": [{SAID}]}}', "user: '\\ud83d' has a lone surrogate"),

@@ -96,7 +96,7 @@ SHELL = {
 def test_a_command_that_would_change_what_was_said_fails_and_changes_nothing(
     spoken: Mount, tmp_path: Path, command: str
 ) -> None:
-    spoken.expect_warning(": line 1: this is not a mapping")
+    spoken.expect_warning(": line 1, column 1: this is not a mapping")
     elsewhere, copy = tmp_path / "elsewhere.yaml", tmp_path / "copy.yaml"
     copy.write_bytes(spoken.current("mia").read_bytes())
     elsewhere.write_text("role: user\ncontent: Not what mia said\n---\n")
