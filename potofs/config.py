@@ -34,10 +34,12 @@ MAX_MESSAGE_BYTES: Final = 1 << 20
 _WHOLE_NUMBER = re.compile("-?[0-9]+")
 
 _PASSWORD = re.compile("(://[^/?#@:]*:).*@", re.DOTALL)
-
-
+_OPTION = re.compile("([?&;])([^=?&;#]+)=([^&;#]+)")
 # What a setting is called that nobody may see.
-_SECRET = re.compile("pass(word|wd|phrase)?$|secret|token|credential|(api|access|private)_?key", re.IGNORECASE)
+_SECRET = re.compile(
+    "pass(word|wd|phrase)?$|pwd|secret|token|credential|auth(?!or)|dsn|signature|(api|access|private)_?key|key$",
+    re.IGNORECASE,
+)
 
 
 class Limits(msgspec.Struct, frozen=True):
@@ -211,14 +213,28 @@ def _expected(kind: Any, error: msgspec.ValidationError) -> str:
 
 
 def redacted(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Options as they may be shown: what is a secret by its name, or is a URL with a password, is not in it."""
-    shown = dict(options)
-    for name, value in options.items():
-        if _SECRET.search(name) and value:
-            shown[name] = "***"
-        elif isinstance(value, str):
-            shown[name] = _PASSWORD.sub(r"\1***@", value)
-    return shown
+    """Options as they may be shown, at any depth: no secret by its name, and none that is in a URL."""
+    return {name: "***" if _SECRET.search(str(name)) and value else _shown(value) for name, value in options.items()}
+
+
+def _shown(value: Any) -> Any:
+    if isinstance(value, str):
+        return without_secrets(value)
+    if isinstance(value, Mapping):
+        return redacted(value)
+    if isinstance(value, list | tuple | set | frozenset):
+        return [_shown(one) for one in value]
+    return value
+
+
+def without_secrets(url: str) -> str:
+    """A URL, or what was meant as one, as it may be shown: without its password and options that are secrets."""
+
+    def shown(option: re.Match[str]) -> str:
+        start, name, _ = option.groups()
+        return f"{start}{name}=***" if _SECRET.search(unquote(name)) else option[0]
+
+    return _OPTION.sub(shown, _PASSWORD.sub(r"\1***@", url))
 
 
 def root(directory: str) -> Where:
@@ -229,7 +245,7 @@ def root(directory: str) -> Where:
 def parse(url: str) -> Where:
     """A backend URL, taken apart; raises ConfigError if it is none."""
     # A password belongs into no log and on no screen.
-    shown = repr(_PASSWORD.sub(r"\1***@", url))
+    shown = repr(without_secrets(url))
     try:
         parts = urlsplit(url)
     except ValueError as error:

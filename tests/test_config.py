@@ -72,6 +72,27 @@ def test_the_root_of_the_system_is_no_place_for_a_journal(url: str) -> None:
             make()
 
 
+def test_a_secret_is_shown_at_no_depth() -> None:
+    options = {
+        "keyPrefix": "a:",
+        "servers": [{"host": "h", "pwd": "s3cret"}, "redis://:s3cret@h", ["x://h?token=s3cret&a=b"]],
+        "tls": {"verify": True, "privateKey": "s3cret", "inner": {"dsn": "s3cret"}},
+        "auth": ["mia", "s3cret"],
+    }
+    assert config.redacted(options) == {
+        "keyPrefix": "a:",
+        "servers": [{"host": "h", "pwd": "***"}, "redis://:***@h", ["x://h?token=***&a=b"]],
+        "tls": {"verify": True, "privateKey": "***", "inner": {"dsn": "***"}},
+        "auth": "***",
+    }
+
+
+def test_a_secret_option_is_in_no_error() -> None:
+    with pytest.raises(ConfigError) as refused:
+        parse("my+db://h?access_token=s3cret&db=1&db=2")
+    assert "s3cret" not in str(refused.value)
+
+
 def test_a_password_is_in_no_error() -> None:
     for url in ("redis://:secret@h?db=1&db=2", "redis://mia:sec:re@t@h#1", "rediss://mia:secret@h?x"):
         with pytest.raises(ConfigError) as caught:

@@ -166,7 +166,7 @@ def test_every_mount_option_of_ours_is_in_it() -> None:
 def test_what_it_says_an_owner_map_is_can_be_read(tmp_path: Path) -> None:
     (text,) = re.findall(r"^```yaml\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
     (tmp_path / "owners.yaml").write_text(text.replace(" mia ", " root "))
-    assert set(owners.read(str(tmp_path / "owners.yaml"), None, 0).by_user) == {"mia", "a/b"}
+    assert set(owners.read(str(tmp_path / "owners.yaml"), None).by_user) == {"mia", "a/b"}
 
 
 def test_what_it_says_of_mount_and_systemd_is_so() -> None:

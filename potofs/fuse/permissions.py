@@ -26,6 +26,9 @@ class Owners(NamedTuple):
     by_user: Mapping[str, Owner]
     #: Whose everybody else's folders are; None: the mount's own.
     default: Owner | None = None
+    #: Whether their group was named: only then a mask may open something to it, for a group that somebody has by
+    #: himself may be shared with strangers.
+    opens_to_group: bool = False
 
 
 class Permissions(NamedTuple):
@@ -50,6 +53,8 @@ class Permissions(NamedTuple):
         allowed &= 0o770
         if node.user:
             owner = self.owners.by_user.get(node.user, self.owners.default) or self.mount
+            if not self.owners.opens_to_group:
+                allowed &= 0o700
             return stat.S_IFMT(mode) | allowed, owner
         if node.kind in _ON_THE_WAY:
             # To pass, and not to list: a user's id is nobody else's business.

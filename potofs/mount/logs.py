@@ -4,12 +4,28 @@ import logging
 import os
 import sys
 from contextlib import suppress
+from io import TextIOWrapper
 from logging.handlers import RotatingFileHandler
 
 _LOG_BYTES = 4 << 20
 _LOG_FILES = 3
 # The priorities of syslog(3), from the highest level down.
 _PRIORITIES = ((logging.CRITICAL, 2), (logging.ERROR, 3), (logging.WARNING, 4), (logging.INFO, 6), (0, 7))
+
+
+class _RotatingFile(RotatingFileHandler):
+    """A log that only its owner reads, also each file that takes the place of a full one."""
+
+    def _open(self) -> TextIOWrapper:
+        return open(self.baseFilename, self.mode, encoding=self.encoding, errors=self.errors, opener=private)
+
+
+def private(path: str, flags: int) -> int:
+    """An opener for open(): a file that it makes is only its owner's, whatever the umask; raises OSError.
+
+    One that is there keeps its mode, which may be what an administrator wants.
+    """
+    return os.open(path, flags, 0o600)
 
 
 def log_to(path: str | None) -> None:
@@ -23,7 +39,7 @@ def handler_for(path: str | None) -> logging.Handler:
     if path is None:
         handler = logging.StreamHandler(sys.stderr)
     else:
-        handler = RotatingFileHandler(path, maxBytes=_LOG_BYTES, backupCount=_LOG_FILES, encoding="utf-8")
+        handler = _RotatingFile(path, maxBytes=_LOG_BYTES, backupCount=_LOG_FILES, encoding="utf-8")
     if path is None and _is_journal(sys.stderr.fileno()):
         handler.setFormatter(_ForJournal("%(name)s: %(message)s"))
     else:

@@ -26,12 +26,12 @@ def permissions(options: MountOptions) -> Permissions:
     mount = Owner(
         os.getuid() if options.uid is None else options.uid, os.getgid() if options.gid is None else options.gid
     )
-    owners = None if options.owners is None else read(options.owners, options.gid, mount.gid)
+    owners = None if options.owners is None else read(options.owners, options.gid)
     return Permissions(mount, options.dmask, options.fmask, owners)
 
 
-def read(path: str, gid: int | None, mount_gid: int) -> Owners:
-    """The owner map in a file; `gid` is every owner's group, or else their own, or `mount_gid` if they have none.
+def read(path: str, gid: int | None) -> Owners:
+    """The owner map in a file; `gid` is every owner's group, or else their own, or the one of their number.
 
     Raises ConfigError with the line, OSError.
     """
@@ -46,7 +46,7 @@ def read(path: str, gid: int | None, mount_gid: int) -> Owners:
         except UnicodeDecodeError as error:
             raise ConfigError(f"{path}: not UTF-8: {error.reason}") from None
     try:
-        return _owners(root, gid, mount_gid)
+        return _owners(root, gid)
     except _Mistake as mistake:
         line = "" if mistake.node is None else f", line {mistake.node.start_mark.line + 1}"
         raise ConfigError(f"{path}{line}: {mistake}") from None
@@ -60,18 +60,18 @@ class _Mistake(PotofsError):
         self.node = node
 
 
-def _owners(root: yaml.Node | None, gid: int | None, mount_gid: int) -> Owners:
+def _owners(root: yaml.Node | None, gid: int | None) -> Owners:
     users: dict[str, Owner] = {}
     default = None
     for key, value in _items(root, "this"):
         if key == "users":
             for user, named in _items(value, "users"):
-                users[user] = _owner(named, gid, mount_gid)
+                users[user] = _owner(named, gid)
         elif key == "default":
-            default = _owner(value, gid, mount_gid)
+            default = _owner(value, gid)
         else:
             raise _Mistake(value, f"unknown key {key!r}: there are users and default")
-    return Owners(users, default)
+    return Owners(users, default, opens_to_group=gid is not None)
 
 
 def _items(node: yaml.Node | None, what: str) -> Iterator[tuple[str, yaml.Node]]:
@@ -88,7 +88,7 @@ def _items(node: yaml.Node | None, what: str) -> Iterator[tuple[str, yaml.Node]]
         yield key.value, value
 
 
-def _owner(node: yaml.Node, gid: int | None, mount_gid: int) -> Owner:
+def _owner(node: yaml.Node, gid: int | None) -> Owner:
     if not isinstance(node, yaml.ScalarNode) or not node.value:
         raise _Mistake(node, "a system user is a name or a number")
     try:
@@ -102,4 +102,5 @@ def _owner(node: yaml.Node, gid: int | None, mount_gid: int) -> Owner:
     try:
         return Owner(uid, pwd.getpwuid(uid).pw_gid)
     except KeyError:
-        return Owner(uid, mount_gid)
+        # Not the mount's, which would be one group for all of them, and root's at that.
+        return Owner(uid, uid)

@@ -4,6 +4,7 @@ import os
 import re
 
 from potofs import config
+from potofs.backends import registry
 from potofs.config import Where
 from potofs.errors import ConfigError, PotofsError
 
@@ -40,6 +41,8 @@ def where_of(source: str) -> Where:
 
 
 def shown(source: str, where: Where) -> str:
-    """What mount(8) shows: as it was given, by which `mount -a` knows it again, or the URL without its password."""
+    """What mount(8) shows: as it was given, by which `mount -a` knows it again, or the URL without its secrets."""
     is_plain = source.isascii() and source.isprintable() and not set(source) & set(",\\ ")
-    return source if is_plain and not ("@" in source and _URL.match(source)) else str(where)
+    # Which options of another package's backend are secrets, their names need not tell.
+    may_tell = _URL.match(source) and ("@" in source or (where.options and where.scheme not in registry.SCHEMES))
+    return source if is_plain and not may_tell else str(where)

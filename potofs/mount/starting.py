@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
 
+from potofs.mount import logs
 from potofs.mount.mountpoints import MountError
 
 _READY = b"ready\n"
@@ -23,7 +24,7 @@ def start(arguments: Sequence[str], log: str, environment: Mapping[str, str]) ->
     """
     read_end, write_end = os.pipe()
     try:
-        with open(log, "ab") as output:
+        with open(log, "ab", opener=logs.private) as output:
             daemon = subprocess.Popen(
                 [sys.executable, "-m", "potofs", *arguments, f"--ready-fd={write_end}"],
                 stdin=subprocess.DEVNULL,

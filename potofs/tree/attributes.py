@@ -41,8 +41,11 @@ def virtual_inode(node: Node) -> int:
     return int.from_bytes(digest) | _VIRTUAL
 
 
-def directory(node: Node, changed_ns: int) -> Attributes:
-    """What is shown of a directory in which something came or went at that time (nanoseconds since 1970)."""
+def sizeless(node: Node, changed_ns: int) -> Attributes:
+    """What is shown of a directory, or in a listing of a file whose size takes time to find out: it has none.
+
+    `changed_ns`: when something in it came, went or changed (nanoseconds since 1970).
+    """
     return Attributes(virtual_inode(node), node.kind.mode, 0, changed_ns, changed_ns)
 
 

@@ -7,7 +7,7 @@ from contextlib import suppress
 from potofs.backends.base import Archived, Backend, Capability
 from potofs.errors import Damaged, NotFound, PotofsError, Stale
 from potofs.tree import nodes
-from potofs.tree.attributes import Entry, directory, stored
+from potofs.tree.attributes import Entry, sizeless, stored
 from potofs.tree.nodes import Kind, Node
 from potofs.tree.system import SystemFiles
 
@@ -98,7 +98,7 @@ class Listing:
             if node.kind is Kind.METADATA:
                 metadata_changed = self._metadata_changed(node.user)
                 if metadata_changed:
-                    known[name] = Entry(node, directory(node, metadata_changed))
+                    known[name] = Entry(node, sizeless(node, metadata_changed))
                 else:
                     known[name] = NotFound(f"nothing is known of user {node.user!r} yet")
             elif node.kind is Kind.DIALOGS or (
@@ -130,4 +130,4 @@ class Listing:
     def _directory(node: Node, changed: int | None) -> Told:
         if changed is None:
             return NotFound(f"there is no user {node.user!r}")
-        return Entry(node, directory(node, changed))
+        return Entry(node, sizeless(node, changed))

@@ -15,7 +15,7 @@ from potofs.journal import metadata
 from potofs.journal.appending import Appender
 from potofs.journal.journal import DialogueJournal
 from potofs.tree import nodes
-from potofs.tree.attributes import Attributes, Entry, directory, stored, virtual_inode
+from potofs.tree.attributes import Attributes, Entry, sizeless, stored, virtual_inode
 from potofs.tree.drafts import Copy, Draft, Profile, put_profile_time
 from potofs.tree.listing import Listing
 from potofs.tree.moving import BY_TIME, Moves
@@ -296,13 +296,13 @@ class Tree:
     # Where attributes come from
 
     def _of_users(self, node: Node) -> Attributes:
-        return directory(node, self._backend.users_changed())
+        return sizeless(node, self._backend.users_changed())
 
     def _of_user(self, node: Node) -> Attributes:
         (changed,) = self._backend.changes_of([node.user])
         if changed is None:
             raise NotFound(f"there is no user {node.user!r}")
-        return directory(node, changed)
+        return sizeless(node, changed)
 
     def _of_archived(self, node: Node) -> Attributes:
         if Capability.ARCHIVAL not in self._backend.capabilities:

@@ -52,7 +52,11 @@ def test_no_secret_is_in_it() -> None:
     assert "s3cret" not in text
     assert 'url: "shelf://mia:***@host/a"' in text
     assert 'keyPrefix: "a:"' in text
-    assert 'dsn: "shelf://x:***@y/"' in text
+    assert 'dsn: "***"' in text
+    text = of_plug_in("shelf://host/a?pwd=s3cret&auth=s3cret&db_key=s3cret&author=mia&replica=shelf://x:s3cret@y/")
+    assert "s3cret" not in text
+    assert 'author: "mia"' in text
+    assert 'replica: "shelf://x:***@y/"' in text
 
 
 def test_a_path_that_is_no_text_is_shown_all_the_same(tmp_path: Path) -> None:

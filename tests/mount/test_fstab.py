@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from potofs import ChatMessage, open_journal
+from potofs import ChatMessage, config, open_journal
 from potofs.config import Where
 from potofs.errors import ConfigError
 from potofs.mount import running
@@ -166,6 +166,10 @@ def test_lists_of_mounts_show_a_source_as_it_was_given_unless_there_may_be_a_sec
     for source in ("/var/lib/poto", "/etc/potofs/shop@home.url", "redis://host:6379/0?archiveThreshold=5"):
         assert shown(source, Where("file", "/x")) == source
     assert shown("redis://mia:secret@host/0", Where("redis", "mia:secret@host/0")) == "redis://mia:***@host/0"
+    for options in ("token=abc", "a=abc"):
+        source = f"my+db://host/0?{options}"
+        assert shown(source, config.parse(source)) == "my+db://host/0"
+    assert shown("my+db://host/0", config.parse("my+db://host/0")) == "my+db://host/0"
     for odd in ("/a b", "/a,b", "/ä", "/a\\b"):
         assert shown(odd, Where("file", odd)).startswith("file:///")
 

@@ -242,14 +242,24 @@ def test_a_signal_ends_it_while_writers_are_at_work_and_what_was_acknowledged_is
 
 
 def test_a_log_is_rotated_before_it_is_too_large(tmp_path: Path) -> None:
-    handler = logs.handler_for(str(tmp_path / "log"))
     record = logging.LogRecord("potofs", logging.INFO, "", 0, "x" * 60_000, None, None)
-    for _ in range(400):
-        handler.emit(record)
+    umask = os.umask(0)
+    try:
+        handler = logs.handler_for(str(tmp_path / "log"))
+        for _ in range(400):
+            handler.emit(record)
+    finally:
+        os.umask(umask)
     handler.close()
     sizes = {path.name: path.stat().st_size for path in tmp_path.iterdir()}
     assert sorted(sizes) == ["log", "log.1", "log.2", "log.3"]
     assert max(sizes.values()) <= 4 << 20
+    # What users said may be quoted in it.
+    assert {path.stat().st_mode & 0o777 for path in tmp_path.iterdir()} == {0o600}
+
+
+def test_a_daemons_log_is_its_owners_alone(mount: Mount) -> None:
+    assert mount.log.stat().st_mode & 0o777 == 0o600
 
 
 def test_sighup_changes_nothing(mount: Mount) -> None:

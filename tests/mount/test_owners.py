@@ -70,11 +70,11 @@ def test_owners_and_modes_are_shown(mount: Mount) -> None:
     assert shown.splitlines() == [
         f"drwx--x--x {own} .",
         f"drwx--x--x {own} users",
-        f"drwx------ {MIA} {os.getgid()} users/mia",
-        f"drwx------ {NOAH} {os.getgid()} users/noah",
+        f"drwx------ {MIA} {MIA} users/mia",
+        f"drwx------ {NOAH} {NOAH} users/noah",
         f"drwx------ {own} users/zoe",
-        f"drwx------ {MIA} {os.getgid()} users/mia/dialogs",
-        f"-rw------- {MIA} {os.getgid()} users/mia/dialogs/current.yaml",
+        f"drwx------ {MIA} {MIA} users/mia/dialogs",
+        f"-rw------- {MIA} {MIA} users/mia/dialogs/current.yaml",
     ]
 
 
@@ -131,6 +131,22 @@ def test_no_mask_opens_a_folder_to_all(root: Path, owner_map: Path, mount_at: Ca
     assert system_user(STRANGER, "ls users/mia users", mount.path, gid=4242).returncode == 0
 
 
+def test_a_mask_opens_a_folder_to_no_group_but_one_that_was_named(
+    root: Path, owner_map: Path, mount_at: Callable[..., Mount]
+) -> None:
+    mount = mount_at(root, "-o", f"allow_other,umask=027,owners={owner_map}")
+    for user in ("mia", "zoe"):
+        mount.dialogs(user).parent.mkdir()
+        mount.current(user).write_text(RECORD.format(1))
+    # That of the mount, and that of the owner, whom somebody else may share it with.
+    for gid in (os.getgid(), MIA):
+        for user in ("mia", "zoe"):
+            for script in (f"ls users/{user}", f"cat users/{user}/dialogs/current.yaml"):
+                done = system_user(STRANGER, script, mount.path, gid=gid)
+                assert done.returncode != 0
+                assert "Permission denied" in done.stderr
+
+
 def test_sighup_reads_it_again_and_one_with_a_mistake_changes_nothing(mount: Mount, owner_map: Path) -> None:
     def reload(text: str, word: str) -> None:
         before = mount.log.stat().st_size
@@ -161,19 +177,19 @@ def test_sighup_reads_it_again_and_one_with_a_mistake_changes_nothing(mount: Mou
 def test_names_and_numbers_stand_for_system_users(tmp_path: Path) -> None:
     path = tmp_path / "owners.yaml"
     path.write_text("# all of them\nusers:\n  mia: nobody\n  007: 5002\n  yes: '5003'\n  a/b: root\ndefault: daemon\n")
-    found = owners.read(str(path), None, 77)
+    found = owners.read(str(path), None)
     assert found == Owners(
         {
             "mia": Owner(65534, pwd.getpwnam("nobody").pw_gid),
-            "007": Owner(5002, 77),
-            "yes": Owner(5003, 77),
+            "007": Owner(5002, 5002),
+            "yes": Owner(5003, 5003),
             "a/b": Owner(0, 0),
         },
         Owner(1, pwd.getpwnam("daemon").pw_gid),
     )
-    assert owners.read(str(path), 4242, 77).by_user["mia"] == Owner(65534, 4242)
+    assert owners.read(str(path), 4242).by_user["mia"] == Owner(65534, 4242)
     path.write_text("default: 5002")
-    assert owners.read(str(path), None, 77) == Owners({}, Owner(5002, 77))
+    assert owners.read(str(path), None) == Owners({}, Owner(5002, 5002))
 
 
 @pytest.mark.parametrize(
@@ -200,7 +216,7 @@ def test_a_mistake_is_said_with_its_line(tmp_path: Path, text: str | bytes, reas
     path = tmp_path / "owners.yaml"
     path.write_bytes(text if isinstance(text, bytes) else text.encode())
     with pytest.raises(ConfigError) as refused:
-        owners.read(str(path), None, 0)
+        owners.read(str(path), None)
     assert str(refused.value).startswith(f"{path}{reason}")
 
 
