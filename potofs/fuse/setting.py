@@ -39,7 +39,7 @@ def apply(
         ):
             raise NotPermitted(f"the owner of {node} is given")
     if fields.update_size and wanted.st_size != present.st_size:
-        if not (free or is_handle):
+        if not (free or (drafts and is_handle)):
             # What somebody writes is cut off by nobody else.
             raise NotPermitted(f"{node} is append-only and cannot be truncated")
         for draft in drafts:

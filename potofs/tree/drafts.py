@@ -89,17 +89,24 @@ class Copy(Draft):
         if not self._spool.size or offset < stored:
             try:
                 with self._open() as reader:
-                    return reader.read(offset, min(size, stored - offset) if self._spool.size else size)
+                    there = reader.read(offset, min(size, stored - offset) if self._spool.size else size)
             except NotFound:
                 return b""
+            if not self._spool.size or len(there) == size:
+                return there
+            return there + self._spool.read(0, size - len(there))
         return self._spool.read(offset - stored, size)
 
     def write(self, offset: int, data: bytes) -> None:
         if not self._spool.size:
             self._seen = self._stat()
         end = (self._seen.size if self._seen else 0) + self._spool.size
-        if offset != end:
-            raise NotPermitted(f"{self.node} ends at byte {end}: nothing before or behind that is written to")
+        again, data = data[: max(0, end - offset)], data[max(0, end - offset) :]
+        # An interrupted `rsync --inplace` begins anew, with what is there already.
+        if offset > end or (again and self.read(offset, len(again)) != again):
+            raise NotPermitted(f"{self.node} ends at byte {end}: nothing else is written before that or behind it")
+        if not data:
+            return
         if self.node.kind is Kind.REJECTED_FILE and self._seen is not None:
             raise NotPermitted(f"{self.node} stays as it is")
         self._spool.write(self._spool.size, data)

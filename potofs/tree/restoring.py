@@ -9,7 +9,7 @@ from collections import OrderedDict
 
 # Users who are remembered as made here, at most; and how long a file may be away that is to be written anew (seconds).
 _USERS = 10_000
-_AWAY = 10.0
+_AWAY = 2.0
 # How long a user may be on the way who is being restored (seconds).
 _LONG = 3600.0
 

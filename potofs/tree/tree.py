@@ -258,7 +258,7 @@ class Tree:
                 self._backend.remove_set_aside(node.user, node.name)
             case Kind.SCRATCH:
                 self._scratch.remove(node)
-            case Kind.METADATA if not self._backend.profile_changed(node.user):
+            case Kind.METADATA if self.is_just_made(node) and not self._backend.profile_changed(node.user):
                 # All of it is reckoned, and will be again, unless it is written before: tar makes way for its copy so.
                 self._restoring.take_profile_away(node.user)
             case Kind.REJECTED if not self._backend.set_asides(node.user):

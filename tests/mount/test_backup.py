@@ -155,6 +155,19 @@ def test_a_copy_that_was_interrupted_is_gone_on_with(source: Mount, target: Moun
     assert rsync(f"{backup}/", f"{target.users}/") == ""
 
 
+def test_an_interrupted_copy_in_place_is_gone_on_with_in_place(source: Mount, target: Mount, tmp_path: Path) -> None:
+    backup = tmp_path / "backup"
+    rsync(f"{source.users}/", f"{backup}/")
+    whole = (backup / "mia/dialogs/current.yaml").read_bytes()
+    older = (backup / "mia/dialogs/archived/older.yaml").read_bytes()
+    (target.users / "mia").mkdir()
+    target.current("mia").write_bytes(whole[: len(whole) // 2])
+    (target.archived("mia") / "older.yaml").write_bytes(older[: len(older) - 10])
+    rsync("--inplace", f"{backup}/", f"{target.users}/")
+    assert contents(target.users) == contents(source.users)
+    assert rsync(f"{backup}/", f"{target.users}/") == ""
+
+
 def test_what_is_there_and_something_else_is_left_alone(source: Mount, target: Mount, tmp_path: Path) -> None:
     target.expect_warning("holds something else|ends at byte|do not go on where")
     with open_journal(_url(target)) as journal:

@@ -89,6 +89,18 @@ class TestCopies:
         assert mount.current("mia").read_bytes() == RECORD + MORE
         assert [message.content for message in behind.get_conversation("mia")] == [SAID.content, "On its way."]
 
+    def test_what_is_there_may_be_written_once_more(self, mount: Mount) -> None:
+        """An interrupted `rsync --inplace` does so, and then goes on."""
+        for path in (mount.current("mia"), mount.archived("mia") / "older.yaml"):
+            path.write_bytes(RECORD + MORE[:20])
+            with path.open("r+b", buffering=0) as file:
+                file.write(RECORD[:30])
+                raises(errno.EPERM)(lambda: os.pwrite(file.fileno(), b"x", 5))  # noqa: B023
+                file.write(RECORD[30:] + MORE)
+                assert os.pread(file.fileno(), 1 << 16, 10) == (RECORD + MORE)[10:]
+                os.ftruncate(file.fileno(), len(RECORD + MORE))
+            assert path.read_bytes() == RECORD + MORE
+
     def test_what_does_not_go_on_with_a_record_is_no_copy_of_it(self, mount: Mount, behind: DialogueJournal) -> None:
         mount.expect_warning("do not go on where")
         behind.add_message("mia", SAID)

@@ -287,7 +287,7 @@ def test_one_script_on_both_differs_only_where_it_is_said(ext4: Path, mount: Mou
         with append_only(ext4 / f"user{number}/current.yaml") as file:
             for path in (file, current):
                 path.with_name(".source").write_bytes(SECOND)
-                path.with_name(".other").write_bytes(b"other")
+                path.with_name(".other").write_bytes(THIRD)
             one, other = outcome(step, file), outcome(step, current)
             if one != other:
                 differences[name] = (one, other)
