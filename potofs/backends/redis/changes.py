@@ -28,8 +28,8 @@ from potofs.errors import DeadlineExceeded
 
 # Users whose conversations' numbers are remembered.
 _USERS = 8192
-# Fingerprints that a server notes in one script: about two milliseconds.
-_LEARNED_AT_ONCE = 5000
+# Fingerprints that a server notes in one script: a few milliseconds at most.
+_LEARNED_AT_ONCE = 1000
 
 
 class Figures(NamedTuple):

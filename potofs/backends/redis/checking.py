@@ -41,18 +41,22 @@ class Checks:
     def user(self, user: str, repair: bool) -> Iterator[Finding]:
         """What is wrong with a user."""
         own = (self._keys.user(user), self._keys.archives(user), self._keys.asides(user))
-        findings = self._misfits.among(user, shard_of_user(user), own, repair)[0]
+        misfits = self._misfits.among(user, shard_of_user(user), own, repair)[0]
         found = self._inventory.user(user)
-        # What runs comes back before anything is said to be mended; the other things once no entry stands for them.
-        is_lost = bool(findings) or not found.is_whole
+        is_lost = bool(misfits) or not found.is_whole
+        # What is lost comes back before anything is said to be mended: what runs first, and what a damaged entry stands
+        # for in its place.
         given = self._leftovers.of_user(user, found, ("current",)) if repair and is_lost else []
-        yield from findings
-        if found.junk:
-            yield self._junk(user, found, repair and all(one.repaired for one in given))
+        junk = [self._junk(user, found, repair and all(one.repaired for one in given))] if found.junk else []
+        in_place = {torn.kind for torn in found.torn}
+        if repair and is_lost:
+            at_once = {"archive", "aside"} - in_place
+            given += self._leftovers.of_user(user, self._inventory.user(user), at_once)
+        yield from (*misfits, *junk)
         for torn in found.torn:
             yield self._torn(user, torn, repair)
-        if repair and is_lost:
-            given += self._leftovers.of_user(user, self._inventory.user(user), ("archive", "aside"))
+        if repair and in_place:
+            given += self._leftovers.of_user(user, self._inventory.user(user), in_place)
         yield from given
         if found.is_listed != found.is_made or (found.held and not found.is_listed):
             what = f"what is noted of the user is gone from {own[0]}"

@@ -20,8 +20,8 @@ from potofs.errors import PotofsError, Unreachable
 _PIECE = 4 << 20
 # What a string in Redis can hold (bytes).
 _LARGEST = 512 << 20
-# Fingerprints that go with what is added: about two milliseconds. More are learned from the bytes.
-_KNOWN_AT_ONCE = 5000
+# Fingerprints that go with what is added: a few milliseconds at most. More are learned from the bytes.
+_KNOWN_AT_ONCE = 1000
 
 
 class Copies:
@@ -66,7 +66,9 @@ class Copies:
             raise too_large(user)
         keys = (self._keys.bytes(seen.id), self._keys.known(seen.id))
         # Behind a record's end, what is there need not be read again.
-        is_whole = not seam(read_bytes(self._link, keys[0], len(RECORD_END), offset=max(0, seen.size - len(RECORD_END))))
+        is_whole = not seam(
+            read_bytes(self._link, keys[0], len(RECORD_END), offset=max(0, seen.size - len(RECORD_END)))
+        )
         before = b"" if is_whole else read_bytes(self._link, keys[0], seen.size)
         count, first, last, fingerprints = self._changes.figures(before + data)
         known = fingerprints if is_whole and len(fingerprints) <= _KNOWN_AT_ONCE else []

@@ -2,8 +2,9 @@
 --
 -- KEYS       7 staged  8 bytes  9 known (of the running conversation)
 -- ARGV       5 its number  6 the size that it had  7 how many bytes are staged  8 mtime
---            9 1 if it ended in a record's end, so that what follows is only about what is added; else about all of it
---            10 messages  11 first  12 last time or empty  13 how many fingerprints there are  14… they; none if too many
+--            9 1 if it ended in a record's end: what follows is only about what is added then, else about all of it
+--            10 messages  11 first  12 last time or empty
+--            13 how many fingerprints there are  14… they, or none if they are too many
 -- Answer     empty; or `changed`: it is not as it was seen any more
 
 local STAGED, BYTES, KNOWN = KEYS[7], KEYS[8], KEYS[9]

@@ -1,5 +1,5 @@
--- Gives bytes that nothing refers to any more back to the user that they are noted for. What is damaged and stood for them
--- goes in the same script: so they are out of nobody's view meanwhile, and what they hold is known as given.
+-- Gives bytes that nothing refers to any more back to the user that they are noted for. What is damaged and stood for
+-- them goes in the same script: so they are out of nobody's view meanwhile, and what they hold is known as given.
 --
 -- KEYS       6 archives, or what was set aside  7 bytes  8 known (of them)  9 known (of the newest archive)
 -- ARGV       5 what they become: current, archive or aside  6 the note as it was seen  7 their number  8 their size

@@ -1,5 +1,5 @@
--- Writes: fingerprints of messages, from an argument to another. Many in a command: one by one they take several times as
--- long, and nobody else is served meanwhile. Not all in one, for Lua passes no more than some thousands.
+-- Writes: fingerprints of messages, from an argument to another. Many in a command: one by one they take several times
+-- as long, and nobody else is served meanwhile. Not all in one, for Lua passes no more than some thousands.
 local function know(known, from, to)
   local fields = {}
   for i = from, to do

@@ -2,12 +2,13 @@
 
 Bytes get their number by the script that names them. So those with a number and without a name are not on their way in:
 they have lost their entry, however lately. Their shard notes whose they are, and a repair gives them back: as what they
-were, or under another name if that is taken. What is not noted, by an older potofs for example, stays where it is.
-Only an upload, under a name of its own, may be under way; nobody was told yet that it is stored.
+were, or under another name if that is taken; at once where it meets damage of their user's, else when it looks through
+all keys. What is not noted, by an older potofs for example, stays where it is. Only an upload, under a name of its own,
+may be under way; nobody was told yet that it is stored.
 """
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
 import redis
@@ -81,8 +82,10 @@ class Leftovers:
                     return f"{held.place} of user {user!r}"
         return ""
 
-    def of_user(self, user: str, found: User, kinds: Sequence[str]) -> list[Finding]:
+    def of_user(self, user: str, found: User, kinds: Collection[str]) -> list[Finding]:
         """Gives a user back what is noted as theirs, and is not among what was `found` of them."""
+        if not kinds:
+            return []
         shard = shard_of_user(user)
         held = {one.entry.stat.id for one in found.held}
         findings = []

@@ -38,8 +38,8 @@ end
 
 local entry
 if KIND == 'current' then
-  local size, count = whole(user.size, '^%d+$'), whole(user.count, '^%d+$')
-  entry = entry_of(whole(user.current, '^%d+$'), whole(user.mtime, '^%-?%d+$'), whole(user.ctime, '^%-?%d+$'), size, count)
+  local number, size, count = whole(user.current, '^%d+$'), whole(user.size, '^%d+$'), whole(user.count, '^%d+$')
+  entry = entry_of(number, whole(user.mtime, '^%-?%d+$'), whole(user.ctime, '^%-?%d+$'), size, count)
 else
   entry = redis.call('HGET', ARCHIVES, NAME_OF)
 end

@@ -2,8 +2,8 @@
 
 A script does one change whole: nothing else comes between its commands. Redis does not roll back, so each looks at
 everything first and writes last. All keys come in KEYS. `begin.lua` stands before each change and says what is common;
-behind that `sound.lua`, before those that what is damaged ends, or `unsound.lua`, before those that mend it; and `fence.lua`, before those that a fence keeps from
-being done.
+behind that `sound.lua`, before those that what is damaged ends, or `unsound.lua`, before those that mend it; and
+`fence.lua`, before those that a fence keeps from being done.
 """
 
 from functools import cache

@@ -1,5 +1,5 @@
--- Stands behind begin.lua in what mends, where other changes have sound.lua: it goes on in spite of what is damaged, and
--- knows what can be made of it.
+-- Stands behind begin.lua in what mends, where other changes have sound.lua: it goes on in spite of what is damaged,
+-- and knows what can be made of it.
 
 -- Counted on from nothing, it would be believed again, and whoever repeats a change be taken for the first (sums.py).
 if not shard.changes:find('^%d+$') then
@@ -12,8 +12,8 @@ local function runs_known(number)
     or (user.current:find('^%d+$') ~= nil and tonumber(user.current) % 256 == tonumber(number) % 256)
 end
 
--- Makes of what is no number in the user's hash what can be known; `size`, `count`: what the running conversation has. The
--- sums have that in them still.
+-- Makes of what is no number in the user's hash what can be known; `size`, `count`: what the running conversation has.
+-- The sums have that in them still.
 local function mend_fields(number, size, count)
   if user.current == '' or not runs_known(number) then
     user.current, user.size, user.mtime, user.ctime, user.count = '', '', '', '', ''
