@@ -548,7 +548,9 @@ def readable_of(backend: Backend) -> bytes:
                 piece = reader.read(len(read), 100)
             except OSError as error:
                 assert "archived/refund.yaml of user 'mia' is damaged: `potofs fsck --repair`" in str(error)
-                assert reader.stat().size == len(read) + 1, "whoever reads as much as there is said to be meets the error"
+                assert reader.stat().size == len(read) + 1, (
+                    "whoever reads as much as there is said to be meets the error"
+                )
                 return read
             assert piece, "damage is no end"
             read += piece

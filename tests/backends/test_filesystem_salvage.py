@@ -103,9 +103,7 @@ def repaired(backend: Backend, packed: Path, expected: bytes) -> Finding:
 
     (again,) = [one for one in check(backend, repair=True) if one.place == PLACE]
     (aside,) = backend.set_asides("mia")
-    assert again == found._replace(
-        what=f"{found.what}; the whole file is rejected/{aside.name}.yaml", repaired=True
-    )
+    assert again == found._replace(what=f"{found.what}; the whole file is rejected/{aside.name}.yaml", repaired=True)
     assert asides(backend) == [broken]
     assert names_of(backend, "mia") == ["refund"]
     assert stored(backend, "mia", "refund") == expected
