@@ -246,7 +246,7 @@ def test_what_only_the_stream_says_is_taken_and_it_is_said(backend: Backend, pac
     cut_the_trailer_off(packed)
     found = repaired_unconfirmed(backend, packed, DATA)
     assert found.what.startswith(
-        f"is damaged: all of its {len(DATA)} bytes can be recovered; no checksum confirms 0 to {len(DATA) - 1}; the whole"
+        f"is damaged: all of its {len(DATA)} bytes can be recovered; no checksum confirms 0 to {len(DATA) - 1};"
     )
 
 
