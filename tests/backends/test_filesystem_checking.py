@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from potofs.backends.base import Fence, Finding
-from potofs.backends.filesystem import files
+from potofs.backends.filesystem import files, gzipped
 from potofs.backends.filesystem.backend import FilesystemBackend
 from potofs.errors import Fenced, Unsupported
 from tests.backends.kit import joined, open_filesystem, record, records, stored
@@ -102,6 +102,17 @@ def leave_a_packed_copy(mia: Path) -> None:
     (archived(mia) / ".99.0123abcd.new").write_bytes(gzip.compress(joined(records(600, 610))))
 
 
+def leave_one_half_packed(mia: Path) -> None:
+    """As compressing leaves it when it is killed before it comes to the header."""
+    path = archived(mia) / ".99.0123abcd.new"
+    plain = archived(mia) / "plain.yaml"
+    with files.FileReader(str(plain)) as reader, path.open("wb") as made:
+        gzipped.write(reader, plain.stat().st_size, made.fileno(), bytes(8))
+    data = path.read_bytes()
+    head = gzipped.FIXED + gzipped.ENTRY.size
+    path.write_bytes(bytes(head) + data[head : (head + len(data)) // 2])
+
+
 def leave_nothing_in_it(mia: Path) -> None:
     (mia / ".99.0123abcd.new").write_bytes(b"")
 
@@ -171,6 +182,12 @@ FAULTS: dict[str, tuple[Callable[[Path], None], str, str, bool]] = {
     "a file that got its name": (leave_it_beside_its_name, "archived/.99.0123abcd.new", "was killed", False),
     "a copy of a killed process": (leave_a_copy, "archived/.99.0123abcd.new", "was killed", False),
     "a packed copy of a killed process": (leave_a_packed_copy, "archived/.99.0123abcd.new", "was killed", False),
+    "a half packed copy of a killed process": (
+        leave_one_half_packed,
+        "archived/.99.0123abcd.new",
+        "was killed",
+        False,
+    ),
     "an empty file of a killed process": (leave_nothing_in_it, ".99.0123abcd.new", "was killed", False),
     "both forms of an archive": (leave_both_forms, "archived/packed.yaml.gz", "in both forms", False),
     "two archives of one name": (leave_two_that_differ, "archived/packed.yaml.gz", "something else", True),

@@ -25,12 +25,12 @@ def journal(tmp_path: Path) -> Iterator[DialogueJournal]:
 
 
 def test_its_messages_are_read_before_the_error(journal: DialogueJournal) -> None:
-    read = []
+    read: list[object] = []
     wrong = r"archived/refund\.yaml of user 'mia' is damaged: `potofs fsck --repair`"
     with pytest.raises(OSError, match=wrong):
         read.extend(iter(journal.read_conversation("mia", "refund")))
     assert len(read) == 50
-    pieces = []
+    pieces: list[bytes] = []
     with pytest.raises(OSError, match=wrong):
         pieces.extend(iter(journal.read_pieces("mia", "refund")))
     assert b"".join(pieces) == DATA
@@ -55,7 +55,7 @@ def test_a_link_is_named_with_a_way_out_and_the_others_are_counted(tmp_path: Pat
         current.symlink_to(tmp_path / "elsewhere.yaml")
     with open_journal(f"file://{tmp_path}/journal") as journal:
         assert journal.get_stats().total_users == 2
-        journal.backend.recount()
+        list(journal.fsck(repair=True))
         assert journal.get_stats().total_messages == 3
         with pytest.raises(OSError, match="symbolic link, and none is followed: put the file itself in its place"):
             journal.read_bytes("mia")

@@ -103,9 +103,7 @@ def repaired(backend: Backend, packed: Path, expected: bytes) -> Finding:
 
     (again,) = [one for one in check(backend, repair=True) if one.place == PLACE]
     (aside,) = backend.set_asides("mia")
-    assert again == found._replace(
-        what=f"{found.what}; the whole file is rejected/{aside.name}.yaml", repaired=True
-    )
+    assert again == found._replace(what=f"{found.what}; the whole file is rejected/{aside.name}.yaml", repaired=True)
     assert asides(backend) == [broken]
     assert names_of(backend, "mia") == ["refund"]
     assert stored(backend, "mia", "refund") == expected
@@ -248,7 +246,7 @@ def test_what_only_the_stream_says_is_taken_and_it_is_said(backend: Backend, pac
     cut_the_trailer_off(packed)
     found = repaired_unconfirmed(backend, packed, DATA)
     assert found.what.startswith(
-        f"is damaged: all of its {len(DATA)} bytes can be recovered; no checksum confirms 0 to {len(DATA) - 1}; the whole"
+        f"is damaged: all of its {len(DATA)} bytes can be recovered; no checksum confirms 0 to {len(DATA) - 1};"
     )
 
 

@@ -275,7 +275,7 @@ class Archives:
                 self.move_aside(user, compressed)
 
     def is_same_in_both(self, user: str, archive: str) -> bool:
-        """Whether both forms of an archive hold the same; raises NotGzip, OSError, also if the compressed one is damaged."""
+        """Whether both forms of an archive hold the same; raises NotGzip, OSError, also if that one is damaged."""
         plain = self._layout.conversation(user, archive)
         compressed = self._layout.compressed(user, archive)
         name = called(user, archive)

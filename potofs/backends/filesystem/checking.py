@@ -194,7 +194,9 @@ class Checks:
                 except OSError as error:
                     if error.errno != errno.EIO:
                         raise
-                    what = f"is damaged: only its first {reader.readable} bytes can be read, and no checksum confirms them"
+                    what = (
+                        f"is damaged: only its first {reader.readable} bytes can be read, and no checksum confirms them"
+                    )
                     keep = lambda: self._repacking.keep_readable(user, archive)  # noqa: E731
                     yield self._salvage(user, archive) or _Fault(place, what, keep)
                     return
@@ -236,6 +238,8 @@ class Checks:
         with files.FileReader(path) as reader:
             if any(self._has_same(reader, archive, user) for archive in self._conversations_of(user)):
                 return True
+            if any(self._has_begun(reader, archive, user) for archive in self._conversations_of(user)):
+                return True
             asides = (self._layout.set_aside(user, aside.name) for aside in self._conversations.set_asides(user))
             for other in (self._layout.profile(user), *asides):
                 with suppress(FileNotFoundError), files.FileReader(other) as there:
@@ -258,6 +262,12 @@ class Checks:
     def _has_same(self, reader: Reader, archive: str | None, user: str) -> bool:
         with suppress(NotFound, OSError), self._conversations.open(user, archive) as there:
             return are_same(there, reader)
+        return False
+
+    def _has_begun(self, reader: files.FileReader, archive: str | None, user: str) -> bool:
+        """Whether somebody was killed who was compressing a conversation into a file."""
+        with suppress(NotFound, OSError), self._conversations.open(user, archive) as there:
+            return gzipped.was_begun(reader.fileno(), there)
         return False
 
     def _conversations_of(self, user: str) -> list[str | None]:

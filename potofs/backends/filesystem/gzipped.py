@@ -111,9 +111,7 @@ def write(source: Reader, size: int, target: int, token: bytes) -> int:
 
     Raises OSError, also if the source is shorter.
     """
-    block = _BLOCK
-    while -(-size // block) > _MOST_BLOCKS:
-        block *= 2
+    block = _block(size)
     head = Head(token, size, block)
     at = FIXED + ENTRY.size * head.blocks
     engine = zlib.compressobj(wbits=RAW)
@@ -132,6 +130,38 @@ def write(source: Reader, size: int, target: int, token: bytes) -> int:
         at += write_at(target, done, at)
     write_at(target, head.start() + head.pack() + _CRC.pack(zlib.crc32(table)) + table, 0)
     return at + write_at(target, TRAILER.pack(crc, size & 0xFFFFFFFF), at)
+
+
+def _block(size: int) -> int:
+    block = _BLOCK
+    while -(-size // block) > _MOST_BLOCKS:
+        block *= 2
+    return block
+
+
+def was_begun(descriptor: int, source: Reader) -> bool:
+    """Whether a file is what `write` had of a conversation before it came to the header: nothing that is not there.
+
+    Raises OSError.
+    """
+    size = source.stat().size
+    at, offset, engine = FIXED + ENTRY.size * -(-size // _block(size)), 0, zlib.decompressobj(RAW)
+    if os.pread(descriptor, at, 0).strip(b"\0"):
+        return False
+    while given := os.pread(descriptor, _PIECE, at):
+        at += len(given)
+        while given:
+            if engine.eof:
+                return False
+            try:
+                piece = engine.decompress(given, _PIECE)
+            except zlib.error:
+                return False
+            if piece != source.read(offset, len(piece)):
+                return False
+            offset += len(piece)
+            given = engine.unconsumed_tail or engine.unused_data
+    return True
 
 
 def table_of(descriptor: int, head: Head) -> tuple[list[tuple[int, int]], bool]:

@@ -93,7 +93,12 @@ class Repacking:
             return "left as it is, for a program has it open or nobody can tell: look again later"
         data = b"".join(piece for piece in pieces if piece is not None)
         aside = Aside(self._archives.keep_aside(user, path))
-        self._put_plain(user, archive, data[: data.rfind(RECORD_END) + len(RECORD_END)] if RECORD_END in data else b"", was.st_mtime_ns)
+        self._put_plain(
+            user,
+            archive,
+            data[: data.rfind(RECORD_END) + len(RECORD_END)] if RECORD_END in data else b"",
+            was.st_mtime_ns,
+        )
         self._archives.touch(user)
         return aside
 
