@@ -4,8 +4,8 @@ seconds.
 If the mount hangs, the kernel lets nobody end this process before the mount answers; so whoever wants to know starts
 one, and does not wait for it any longer than it likes. It imports nothing of potofs, to be there at once.
 
-It prints lines of JSON: first the errno that it met or 0, where the mount alone has to answer and not its backend; then,
-if there is a pause, `[seconds, text]` for each time that it read the metrics, all in one list.
+It prints lines of JSON: first the errno that it met or 0, where the mount alone has to answer and not its backend;
+then, if there is a pause, `[seconds, text]` for each time that it read the metrics, all in one list.
 """
 
 import json
