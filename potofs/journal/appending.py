@@ -1,15 +1,19 @@
 """How bytes that somebody writes piece by piece become messages: one appender for each opened handle.
 
 A write stores every record whose terminator it brings, all in one append, before it returns. The rest waits here. When
-the handle is closed, a waiting tail is stored if it is a whole message; what is no message in the end is set aside,
-never dropped. A write that fails stores nothing of itself, and the writes after it fail up to the next terminator, so
-that no record is ever put together around a hole.
+the handle is closed, a waiting tail is stored if it is a whole message; what is no message in the end is set aside.
+While that cannot be done it is kept, as much as there is room for, until the next append comes through. A write that
+fails stores nothing of itself, and the writes after it fail up to the next terminator, so that no record is ever put
+together around a hole.
 
 No threads, no I/O of its own: what it needs of the journal are two functions.
 """
 
 import logging
+import sys
+from collections import deque
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Protocol
 
 from potofs.backends.base import Record
@@ -21,6 +25,8 @@ log = logging.getLogger(__name__)
 
 # Below this, what waits is looked at after every write (bytes); above, whenever it has grown by half.
 _CHEAP_TO_CHECK = 1 << 15
+# The most that one handle keeps of what could not be set aside (bytes of memory), however long an outage lasts.
+_MOST_REFUSED = 16 << 20
 
 
 class Commit(Protocol):
@@ -40,8 +46,9 @@ class Appender:
         # How much of what waits has no terminator, and how much of it could still become a message (bytes).
         self._searched = 0
         self._checked = 0
-        # What could be neither stored nor set aside; tried again at the end.
-        self._refused: list[bytes] = []
+        # What could be neither stored nor set aside, and its size (bytes of memory); tried again after the next commit.
+        self._refused: deque[bytes] = deque()
+        self._refused_size = 0
         # While records are skipped after a failed write: the unfinished last line. None: nothing is skipped.
         self._skipped: bytes | None = None
         self._skips_too_large = False
@@ -70,7 +77,7 @@ class Appender:
         try:
             records, rest = self._split(self._waiting + data)
             if records:
-                self._commit(records, wait=wait)
+                self._commit_and_settle(records, wait)
         except WouldBlock:
             raise
         except (PotofsError, OSError) as error:
@@ -98,16 +105,30 @@ class Appender:
         if stream.says_nothing(tail):
             self._wait_for(b"")
             return
-        self._commit([admission.from_tail(tail)], wait=wait)
+        self._commit_and_settle([admission.from_tail(tail)], wait)
         self._wait_for(b"")
 
     def close(self) -> None:
         """Sets aside what never became a message; raises OSError if even that cannot be."""
-        self._put_aside_later(self._waiting)
+        if not stream.says_nothing(self._waiting):
+            # However much is kept already: this is all that comes.
+            self._keep(self._waiting)
         self._wait_for(b"")
+        self._settle()
+
+    def _commit_and_settle(self, records: Sequence[Record], wait: bool) -> None:
+        if self._refused and not wait:
+            raise WouldBlock("setting aside what was refused waits for the disk")
+        self._commit(records, wait=wait)
+        # They are stored: that something else still is not says nothing of them. What `close` meets is told.
+        with suppress(PotofsError, OSError):
+            self._settle()
+
+    def _settle(self) -> None:
+        """Sets aside what was refused before; what cannot be stays."""
         while self._refused:
             self._set_aside(self._refused[0])
-            del self._refused[0]
+            self._refused_size -= sys.getsizeof(self._refused.popleft())
 
     def _split(self, buffer: bytes) -> tuple[list[Record], bytes]:
         """The records that end in the buffer, and what is left; raises InvalidMessage."""
@@ -149,8 +170,20 @@ class Appender:
         self._skipped = None if stream.ends_in_marker(last) else data[_last_line(data) :][:64]
 
     def _put_aside_later(self, data: bytes) -> None:
-        if not stream.says_nothing(data):
-            self._refused.append(data)
+        if stream.says_nothing(data):
+            return
+        if self._refused_size + sys.getsizeof(data) > _MOST_REFUSED:
+            log.error(
+                "%d bytes that are no message are dropped: what could not be set aside before takes %d bytes already",
+                len(data),
+                self._refused_size,
+            )
+            return
+        self._keep(data)
+
+    def _keep(self, data: bytes) -> None:
+        self._refused.append(data)
+        self._refused_size += sys.getsizeof(data)
 
     def _put_aside(self, data: bytes) -> None:
         if stream.says_nothing(data):
@@ -159,7 +192,7 @@ class Appender:
             self._set_aside(data)
         except (PotofsError, OSError) as error:
             log.warning("%d bytes that are no message could not be set aside yet: %s", len(data), error)
-            self._refused.append(data)
+            self._put_aside_later(data)
 
 
 def _last_line(data: bytes) -> int:

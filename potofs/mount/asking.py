@@ -24,19 +24,21 @@ class Answer(NamedTuple):
 
     #: What it met, or 0.
     errno: int
-    #: When it looked (seconds, monotonic), and the text of the mount's metrics then.
+    #: When it looked (seconds, monotonic), and the text of the mount's metrics then; none if nobody asked for them, or
+    #: if the mount takes too long to tell, as it has to ask its backend for some.
     samples: Sequence[tuple[float, str]]
 
 
-def ask(places: Sequence[str], pause: float = 0.0) -> list[Answer | None]:
+def ask(places: Sequence[str], pause: float | None = None) -> list[Answer | None]:
     """What a probe of each place says, all asked at once; None of one that does not answer within 2 seconds.
 
-    `pause` is how long each waits before it looks for the last time (seconds).
+    `pause` is how long each waits before it looks at the metrics for the last time (seconds); None: it does not.
     """
+    looking = [] if pause is None else [str(pause)]
     command = [sys.executable, "-I", "-S", probe.__file__]
     probes = [
         subprocess.Popen(
-            [*command, place, str(pause)],
+            [*command, place, *looking],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             # Nothing of ours is held by one that cannot be ended.
@@ -46,7 +48,7 @@ def ask(places: Sequence[str], pause: float = 0.0) -> list[Answer | None]:
         for place in places
     ]
     said = [b""] * len(probes)
-    deadline = time.monotonic() + pause + _DEADLINE
+    deadline = time.monotonic() + (0 if pause is None else probe.APART + pause) + _DEADLINE
     with selectors.DefaultSelector() as selector:
         for number, process in enumerate(probes):
             assert process.stdout is not None
@@ -63,4 +65,12 @@ def ask(places: Sequence[str], pause: float = 0.0) -> list[Answer | None]:
         process.stdout.close()
         # It ends as soon as the kernel lets it; nobody waits.
         process.kill()
-    return [Answer(**json.loads(text)) if text.endswith(b"\n") else None for text in said]
+    return [_answer(text) for text in said]
+
+
+def _answer(said: bytes) -> Answer | None:
+    # What does not end with its line was cut off.
+    lines = [json.loads(line) for line in said.splitlines(keepends=True) if line.endswith(b"\n")]
+    if not lines:
+        return None
+    return Answer(lines[0], [(moment, text) for moment, text in lines[1]] if len(lines) > 1 else [])

@@ -17,7 +17,8 @@ class _RotatingFile(RotatingFileHandler):
     """A log that only its owner reads, also each file that takes the place of a full one."""
 
     def _open(self) -> TextIOWrapper:
-        return open(self.baseFilename, self.mode, encoding=self.encoding, errors=self.errors, opener=private)
+        descriptor = private(self.baseFilename, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC)
+        return TextIOWrapper(open(descriptor, "ab"), encoding=self.encoding, errors=self.errors)
 
 
 def private(path: str, flags: int) -> int:

@@ -1,8 +1,10 @@
 """What is mounted here and how it is: the mounts of this system, the daemons that serve them, and how busy they are."""
 
 import errno
+import math
 import re
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Literal, NamedTuple
 
 from potofs.mount import asking, mountpoints, running
@@ -10,13 +12,15 @@ from potofs.mount.asking import Answer
 
 # How long is counted (seconds).
 _PAUSE = 0.5
+# More than one look takes (requests).
+_LOOK = 10
 
 #: `ok` answers; `dead` was left behind by a daemon that was killed; `hung` does not answer in time; `closed` lets this
 #: user look at nothing; `failing` answers with an error.
 State = Literal["ok", "dead", "hung", "closed", "failing"]
 _STATES: Mapping[int, State] = {
     0: "ok",
-    # It answers that there are no metrics.
+    # It answers that there is no such thing.
     errno.ENOENT: "ok",
     **dict.fromkeys(asking.GONE, "dead"),
     errno.ETIMEDOUT: "hung",
@@ -72,11 +76,17 @@ def _figures(samples: Sequence[tuple[float, str]]) -> tuple[float | None, int | 
     first, second, last = requests
     rate = None
     if first is not None and second is not None and last is not None:
-        rate = max(0.0, last - second - (second - first)) / (samples[2][0] - samples[1][0])
+        # Between the first two, others may have asked for more than a look does.
+        look = min(second - first, _LOOK)
+        rate = max(0.0, last - second - look) / (samples[2][0] - samples[1][0])
     return rate, None if open_files is None else max(0, int(open_files) - 1)
 
 
 def _sum(text: str, name: str) -> float | None:
     """All of a metric together, over its labels; None if it is not there."""
     values = re.findall(rf"^{name}(?:\{{[^}}]*\}})? (\S+)", text, re.MULTILINE)
-    return sum(map(float, values)) if values else None
+    # What somebody else mounted may say anything.
+    with suppress(ValueError, OverflowError):
+        total = math.fsum(map(float, values))
+        return total if values and math.isfinite(total) else None
+    return None

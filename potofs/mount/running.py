@@ -6,6 +6,7 @@ The lock, not the file, says that a daemon is there: it goes with the process, h
 import fcntl
 import os
 import select
+import stat
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -19,6 +20,8 @@ from potofs.mount.mountpoints import MountError
 
 # The longest end of a mountpoint's path that a file is called by.
 _NAME = 200
+# The most that is read of what a daemon says of itself (bytes): a number, and a URL.
+_WORD = 4096
 # How long a daemon may need to end after its mount was taken away (seconds), and how often it is looked after.
 _LINGERING = 2.0
 _PAUSE = 0.01
@@ -120,12 +123,19 @@ class Daemon(NamedTuple):
 def daemon_of(mountpoint: str, uid: int) -> Daemon | None:
     """The daemon of a system user that serves a mountpoint; None if there is none that this user may know of."""
     directory = runtime_directory() if uid == os.geteuid() else f"/run/user/{uid}/potofs"
-    with suppress(OSError), open(os.path.join(directory, _file_name(mountpoint)), "rb") as file:
-        if _is_locked(file):
-            pid, _, backend = file.read().decode(errors="replace").partition("\n")
+    with suppress(OSError), open(os.path.join(directory, _file_name(mountpoint)), "rb", opener=_careful) as file:
+        found = os.fstat(file.fileno())
+        # Another user may have put anything there: a link to what is not theirs, a pipe, something without an end.
+        if stat.S_ISREG(found.st_mode) and found.st_uid == uid and _is_locked(file):
+            pid, _, backend = file.read(_WORD).decode(errors="replace").partition("\n")
             with suppress(ValueError):
-                return Daemon(int(pid), backend.strip(), os.fstat(file.fileno()).st_mtime)
+                return Daemon(int(pid), backend.strip(), found.st_mtime)
     return None
+
+
+def _careful(path: str, flags: int) -> int:
+    """Opens what may be anything: it follows no link, and waits for nobody at the other end."""
+    return os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK)
 
 
 def _process_of(mountpoint: str) -> int | None:

@@ -1,10 +1,8 @@
 """What is shown of the journal as a whole: the files of system/ and config/.
 
-They are made when somebody looks. What is made is the same for everybody for a moment, so that the size that one
-request is told is that of what the next one reads, and so that many who look cost no more than one.
+They are made when somebody looks, and are the same for everybody for a moment (`made`).
 """
 
-import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -20,12 +18,11 @@ from potofs.journal.journal import DialogueJournal
 from potofs.journal.models import DialogueJournalStats
 from potofs.journal.tally import Taken, Tally
 from potofs.tree.attributes import Attributes, virtual_inode
+from potofs.tree.made import Made
 from potofs.tree.nodes import Kind, Node
 
-# How long what was made stands after it was made or opened (seconds), for whoever asked for the size or is about to;
-# and from when on it is made anew for whoever opens it, however many do.
-_STANDS = 1.0
-_OLD = 2.0
+# How long metrics stand (seconds): making them costs nothing, and who looks twice in a second is told of that second.
+_METRICS_STAND = 0.2
 
 
 class Figures(NamedTuple):
@@ -51,10 +48,11 @@ class SystemFiles:
         self._made = {
             Kind.STATS: Made(self._stats),
             Kind.HEALTH: Made(lambda: values.block(health.report()).encode()),
-            Kind.METRICS: Made(self._metrics),
+            Kind.METRICS: Made(self._metrics, stands=_METRICS_STAND),
             # What is in force is so since the mount began.
             Kind.CONFIGURATION: Made(lambda: configuration.render(self._backend), lambda: self._began),
         }
+        self._figures = Made(self._stats_if_there)
 
     def attributes(self, node: Node) -> Attributes:
         """What is shown of a directory (the root too, whose names stay) or a file; raises what making it does."""
@@ -89,11 +87,15 @@ class SystemFiles:
 
     def _metrics(self) -> bytes:
         assert self.metrics is not None
-        stats = None
+        # Those of the journal are asked of the backend, which may have to go through all of it: once for many looks.
+        stats = self._figures.look().data
+        return self.metrics(Figures(self.tally.taken, stats))
+
+    def _stats_if_there(self) -> DialogueJournalStats | None:
         # Whoever watches wants to know most when the backend does not answer.
         with suppress(PotofsError, OSError):
-            stats = self._journal.get_stats()
-        return self.metrics(Figures(self.tally.taken, stats))
+            return self._journal.get_stats()
+        return None
 
     def _log_written(self, size: int) -> int:
         """When the log was last written to, as its last line says; else when it was first seen so long."""
@@ -105,48 +107,6 @@ class SystemFiles:
     @staticmethod
     def _shown(node: Node, size: int, mtime_ns: int) -> Attributes:
         return Attributes(virtual_inode(node), node.kind.mode, size, mtime_ns, mtime_ns)
-
-
-class _Contents(NamedTuple):
-    data: bytes
-    #: When it was first made as it is (nanoseconds since 1970).
-    mtime_ns: int
-
-
-class Made:
-    """A text that is made when somebody looks, and is the same for everybody for a moment. Thread-safe."""
-
-    def __init__(
-        self,
-        make: Callable[[], bytes],
-        changed: Callable[[], int] = time.time_ns,
-        clock: Callable[[], float] = time.monotonic,
-    ) -> None:
-        self._make, self._changed, self._clock = make, changed, clock
-        # Whoever comes while it is made waits, and gets the same.
-        self._guard = threading.Lock()
-        self._made_at = self._stands_until = 0.0
-        #: As it was made last; None if it never was.
-        self.last: _Contents | None = None
-
-    def look(self, *, opens: bool = False) -> _Contents:
-        """The text, made anew unless it stands; raises what making it does.
-
-        Whoever `opens` it is going to ask for the size once more: for that it stands for a moment longer.
-        """
-        with self._guard:
-            now = self._clock()
-            last = self.last
-            stands = now < self._stands_until and not (opens and now >= self._made_at + _OLD)
-            if last is None or not stands:
-                data = self._make()
-                if last is None or last.data != data:
-                    last = self.last = _Contents(data, self._changed())
-                now = self._made_at = self._clock()
-                self._stands_until = now + _STANDS
-            elif opens:
-                self._stands_until = now + _STANDS
-            return last
 
 
 class _LogReader(Reader):

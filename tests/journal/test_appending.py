@@ -4,7 +4,7 @@ import errno
 
 import pytest
 
-from potofs.errors import AlreadyExists, InvalidMessage, MessageTooLarge
+from potofs.errors import AlreadyExists, InvalidMessage, MessageTooLarge, Unreachable, WouldBlock
 from potofs.journal.message import ChatMessage
 from potofs.journal.record import encode
 from tests.journal.generated import TIMESTAMP
@@ -366,3 +366,38 @@ def test_a_close_that_cannot_set_aside_says_so() -> None:
     writer.refuses_to_set_aside = OSError(errno.ENOSPC, "full")
     with pytest.raises(OSError, match="full"):
         writer.close()
+
+
+def test_what_an_outage_refused_is_set_aside_after_the_next_commit() -> None:
+    writer = Writer()
+    writer.refuses = Unreachable("down")
+    writer.write(said("one")[:-4])
+    with pytest.raises(Unreachable):
+        writer.write(b"---\n")
+    assert writer.appender.is_unsettled
+    writer.refuses = None
+    # It waits for the disk, so not where nobody may wait.
+    with pytest.raises(WouldBlock):
+        writer.write(said("two"), wait=False)
+    assert (writer.commits, writer.set_aside) == ([], [])
+    writer.write(said("two"))
+    assert (writer.contents, writer.set_aside) == (["two"], [said("one")[:-4]])
+    assert not writer.appender.is_unsettled
+
+
+@pytest.mark.expects_warning("[0-9]+ bytes that are no message are dropped: what could not be set aside before takes")
+def test_however_long_an_outage_lasts_no_more_is_kept_than_there_is_room_for() -> None:
+    writer = Writer()
+    writer.refuses = Unreachable("down")
+    piece = said("x" * 900_000)[:-4]
+    for _ in range(30):
+        writer.write(piece)
+        with pytest.raises(Unreachable):
+            writer.write(b"---\n")
+    # A whole piece at the end is not lost for that.
+    writer.write(said("last")[:-4])
+    writer.close()
+    *kept, last = writer.set_aside
+    assert last == said("last")[:-4]
+    assert 14 << 20 < sum(map(len, kept)) < 16 << 20
+    assert not writer.appender.is_unsettled

@@ -5,12 +5,16 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from potofs.mount import asking, overview
+import pytest
+
+from potofs.mount import asking, overview, running
 from potofs.mount.overview import Overview
 from tests.mounts import Mount, is_mounted, potofs, processes_of, system_user, wait_until
 
@@ -139,14 +143,111 @@ def test_how_busy_it_is_leaves_out_the_looks_themselves(tmp_path: Path) -> None:
 
     looks = [(10.0, metrics(100, 50, 3)), (10.1, metrics(103, 52, 3)), (12.1, metrics(120, 80, 5))]
     assert overview._figures(looks) == (20.0, 4)
+    # What others ask between the first two is no part of a look.
+    busy = [(10.0, metrics(100, 50, 3)), (10.1, metrics(150, 90, 3)), (12.1, metrics(200, 90, 5))]
+    assert overview._figures(busy) == (20.0, 4)
     assert overview._figures(looks[:1]) == (None, 2)
     assert overview._figures([]) == (None, None)
     (tmp_path / "system").mkdir()
     (tmp_path / "system/metrics.prom").write_text(metrics(1, 1, 1))
-    (answer,) = asking.ask([str(tmp_path)])
+    (answer,) = asking.ask([str(tmp_path)], 0.0)
     assert answer is not None
     assert overview._figures(answer.samples) == (0.0, 0)
+    assert asking.ask([str(tmp_path)]) == [(0, [])]
     assert overview._figures([(0.0, "nothing of ours\n")] * 3) == (None, None)
+
+
+@pytest.mark.parametrize("figure", ["x", "nan", "-inf", "1e308"])
+def test_figures_that_are_none_are_not_shown(figure: str) -> None:
+    names = ("potofs_requests_total", "potofs_open_files")
+    # Two of each, whose sum may be none either.
+    text = "".join(f'{name}{{a="{label}"}} {figure}\n' for name in names for label in "bc")
+    assert overview._figures([(0.0, text), (0.1, text), (0.6, text)]) == (None, None)
+
+
+def test_metrics_without_an_end_hold_up_nobody(tmp_path: Path) -> None:
+    (tmp_path / "system").mkdir()
+    metrics = tmp_path / "system/metrics.prom"
+    metrics.symlink_to("/dev/zero")
+    begun = time.monotonic()
+    (answer,) = asking.ask([str(tmp_path)], 0.0)
+    assert answer is not None
+    assert len(json.dumps(answer.samples)) < 10 << 20
+    metrics.unlink()
+    os.mkfifo(metrics)
+    (answer,) = asking.ask([str(tmp_path)], 0.0)
+    assert answer is not None
+    assert answer.errno == 0
+    assert time.monotonic() - begun < 20
+
+
+def test_it_believes_no_file_that_another_user_could_have_put_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(running, "runtime_directory", lambda: str(tmp_path))
+    word = Path(running.word_of("/srv/chats"))
+    uid = os.geteuid()
+    with running.announced("/srv/chats", "file:///a"):
+        found = running.daemon_of("/srv/chats", uid)
+        assert found is not None
+        assert found[:2] == (os.getpid(), "file:///a")
+        elsewhere = word.rename(tmp_path / "elsewhere")
+        # A link to one that is well.
+        word.symlink_to(elsewhere)
+        assert running.daemon_of("/srv/chats", uid) is None
+        word.unlink()
+        os.mkfifo(word)
+        assert running.daemon_of("/srv/chats", uid) is None
+        word.unlink()
+        elsewhere.rename(word)
+        # No more is read than a daemon says.
+        with word.open("a") as file:
+            file.write("x" * 100_000)
+        found = running.daemon_of("/srv/chats", uid)
+        assert found is not None
+        assert len(found.backend) < 4096
+        if uid == 0:
+            os.chown(word, 65534, 65534)
+            assert running.daemon_of("/srv/chats", uid) is None
+
+
+def test_one_whose_journal_takes_long_to_count_is_well(root: Path, mount_at: Callable[..., Mount]) -> None:
+    """A server that hangs has figures take as long as its deadline."""
+    from tests import redis_servers
+
+    server = redis_servers.Server(root.parent / "redis")
+    try:
+        mount = mount_at(f"redis://{server.place}?timeoutMs=10000")
+        mount.expect_warning(".")
+        server.signal(signal.SIGSTOP)
+        try:
+            found = listed(mount)
+            assert (found["state"], found["requestsPerSecond"]) == ("ok", None)
+        finally:
+            server.signal(signal.SIGCONT)
+        # Whoever looks at its metrics has gone, or is answered.
+        wait_until(lambda: processes_of(mount.path) == processes_of_daemon(mount), "nobody looks any more")
+        mount.finish()
+    finally:
+        server.kill()
+
+
+def test_what_others_ask_is_counted_each_time(mount: Mount) -> None:
+    ended = threading.Event()
+
+    def ask_on() -> None:
+        while not ended.is_set():
+            # Not remembered, as nobody is called so.
+            assert not (mount.users / "nobody").exists()
+
+    with ThreadPoolExecutor(1) as others:
+        asked = others.submit(ask_on)
+        try:
+            assert all(listed(mount)["requestsPerSecond"] > 0 for _ in range(3))
+        finally:
+            ended.set()
+        asked.result()
+    wait_until(lambda: listed(mount)["requestsPerSecond"] == 0, "nobody asks any more")
 
 
 def test_a_name_breaks_no_line_of_the_table() -> None:

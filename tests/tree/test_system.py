@@ -1,15 +1,19 @@
 """Files that are made when somebody looks: the same for everybody for a moment, and their times change as they do."""
 
 import itertools
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from potofs import DialogueJournal
 from potofs.errors import NotFound
 from potofs.journal.models import CleanupOptions
+from potofs.tree.made import Made
 from potofs.tree.nodes import Kind, Node
-from potofs.tree.system import Made
+from potofs.tree.system import Figures
 from potofs.tree.tree import Tree
+from tests.mounts import wait_until
 
 
 class Clock:
@@ -20,6 +24,20 @@ class Clock:
 
     def __call__(self) -> float:
         return self.now
+
+
+class Door:
+    """A lock that counts who reaches it, and then has to wait or not."""
+
+    def __init__(self) -> None:
+        self.reached, self._lock = threading.Semaphore(0), threading.Lock()
+
+    def __enter__(self) -> None:
+        self.reached.release()
+        self._lock.acquire()
+
+    def __exit__(self, *_: object) -> None:
+        self._lock.release()
 
 
 def test_whoever_asks_for_the_size_and_then_opens_it_gets_what_it_was_the_size_of() -> None:
@@ -67,6 +85,62 @@ def test_an_error_is_not_remembered() -> None:
     with pytest.raises(NotFound):
         made.look()
     assert made.look().data == b"well"
+
+
+def test_whoever_waited_for_what_failed_is_told_so_and_does_not_try_one_after_the_other() -> None:
+    tries, failing = itertools.count(1), threading.Event()
+
+    def make() -> bytes:
+        number = next(tries)
+        failing.wait(10)
+        raise NotFound(f"try {number}")
+
+    made = Made(make)
+
+    def told() -> str:
+        with pytest.raises(NotFound) as error:
+            made.look()
+        return str(error.value)
+
+    made._guard = guard = Door()  # type: ignore[assignment]
+    with ThreadPoolExecutor(5) as readers:
+        answers = [readers.submit(told) for _ in range(5)]
+        try:
+            for _ in answers:
+                assert guard.reached.acquire(timeout=10)
+        finally:
+            failing.set()
+        assert {answer.result(timeout=10) for answer in answers} == {"try 1"}
+    # Who comes later is not told of it.
+    with pytest.raises(NotFound, match="try 2"):
+        made.look()
+
+
+def test_metrics_are_of_now_and_the_backend_is_asked_once_for_many_looks(
+    journal: DialogueJournal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked, get_stats = itertools.count(1), journal.get_stats
+    monkeypatch.setattr(journal, "get_stats", lambda: (next(asked), get_stats())[1])
+    seen = list[Figures]()
+    numbers = itertools.count()
+
+    def text(figures: Figures) -> bytes:
+        seen.append(figures)
+        return b"%d" % next(numbers)
+
+    tree = Tree(journal)
+    tree.system.metrics = text
+    texts = set[bytes]()
+
+    def look() -> bool:
+        with tree.open(Node(Kind.METRICS)) as reader:
+            texts.add(reader.read_all())
+        return len(texts) == 3
+
+    wait_until(look, "they are made anew")
+    # Three within half a second, more than a second after the first only if the machine stands still.
+    assert next(asked) <= 3
+    assert all(figures.stats is not None for figures in seen)
 
 
 def test_the_log_of_clean_ups_grows_while_it_is_read_and_has_the_time_of_the_last(journal: DialogueJournal) -> None:
