@@ -95,7 +95,7 @@ class TestCopies:
             path.write_bytes(RECORD + MORE[:20])
             with path.open("r+b", buffering=0) as file:
                 file.write(RECORD[:30])
-                raises(errno.EPERM)(lambda: os.pwrite(file.fileno(), b"x", 5))  # noqa: B023
+                raises(errno.EPERM)(lambda: os.pwrite(file.fileno(), b"x", 5))
                 file.write(RECORD[30:] + MORE)
                 assert os.pread(file.fileno(), 1 << 16, 10) == (RECORD + MORE)[10:]
                 os.ftruncate(file.fileno(), len(RECORD + MORE))

@@ -79,7 +79,8 @@ def run(backend: str, folder: Path, *, seconds: float, rounds: int, crowd: Crowd
         # It was reported.
         mount.expect_warning(".")
     # At least once each, or the run says nothing; a short one on a busy machine may not come to it.
-    for kind in () if seconds < 5 else ("one", "batch", "pieces", "opening", "without_terminator", "by_name", "running", "growing"):
+    kinds = ("one", "batch", "pieces", "opening", "without_terminator", "by_name", "running", "growing")
+    for kind in kinds if seconds >= 5 else ():
         report.must(done[kind] > 0, "something was never done", kind)
     report.figure("done", counted(done))
     _judge_footprints(report, footprints, sum(archives[1:]))
