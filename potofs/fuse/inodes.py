@@ -29,6 +29,8 @@ class Inodes:
         # monotonic); the longest ago first, and those only that are recent.
         self._told_as_current: dict[int, float] = {}
         self._told_as_archive: dict[int, float] = {}
+        # When a number was given to another user's conversation while the kernel remembered it (seconds, monotonic).
+        self._changed_hands: dict[int, float] = {}
         # The running conversation that a process has looked up last, as long as it has looked up nothing else.
         self._sought: OrderedDict[int, int] = OrderedDict()
 
@@ -46,8 +48,11 @@ class Inodes:
 
     def remember(self, inode: int, node: Node) -> None:
         """The kernel is told of an entry once more; it may have moved since the last time."""
-        if inode in self._nodes:
+        before = self._nodes.get(inode)
+        if before is not None:
             self._told_again[inode] = self._told_again.get(inode, 0) + 1
+            if before.user != node.user:
+                _note(self._changed_hands, inode)
         self._nodes[inode] = node
         if node.kind is Kind.CURRENT:
             _note(self._told_as_current, inode)
@@ -72,6 +77,13 @@ class Inodes:
         """Whether a process that opens a number has looked it up as the running conversation; asked once."""
         return self._sought.pop(process, None) == inode
 
+    def has_changed_hands(self, inode: int) -> bool:
+        """Whether whoever opens a number may have looked it up when it was another user's.
+
+        A file's number is given again once it is gone, and the kernel remembers the names of archives for a while.
+        """
+        return _is_recent(self._changed_hands.get(inode))
+
     def may_mean_current(self, inode: int) -> bool:
         """Whether whoever opens an archive may have looked it up when it was the running conversation."""
         return _is_recent(self._told_as_current.get(inode))
@@ -89,6 +101,7 @@ class Inodes:
             self._nodes.pop(inode, None)
             self._told_as_current.pop(inode, None)
             self._told_as_archive.pop(inode, None)
+            self._changed_hands.pop(inode, None)
 
     def __len__(self) -> int:
         """How many numbers the kernel remembers, the root among them."""

@@ -16,7 +16,7 @@ from typing import TypeVar
 import pyfuse3
 from pyfuse3 import EntryAttributes, FileHandleT, FileInfo, FileNameT, FlagT, InodeT, ModeT, RequestContext
 
-from potofs.errors import AlreadyExists, InvalidMessage, NotFound, NotPermitted
+from potofs.errors import AlreadyExists, InvalidMessage, NotFound, NotPermitted, Stale
 from potofs.fuse import intent, setting
 from potofs.fuse.activity import Activity
 from potofs.fuse.directories import DirectoryHandle, Listed
@@ -190,6 +190,9 @@ class Operations(pyfuse3.Operations):
     async def open(self, inode: InodeT, flags: FlagT, ctx: RequestContext) -> FileInfo:
         node = self._inodes.node(inode)
         is_sought = self._inodes.sought_as_current(ctx.pid, inode)
+        if self._inodes.has_changed_hands(inode) and not is_sought:
+            # The kernel looks the name up again, and is told the number that it has now.
+            raise Stale(f"{node} was another user's a moment ago")
         writes = flags & os.O_ACCMODE != os.O_RDONLY
         if node.kind is Kind.SCRATCH or (flags & os.O_TRUNC) or (writes and not flags & os.O_APPEND):
             return await self._opened_to_write(inode, node, flags)
@@ -327,9 +330,11 @@ class Operations(pyfuse3.Operations):
     def close(self) -> None:
         """Sets aside what open handles have not finished; after the last request."""
         # At once, for each may have to wait for a server that does not answer.
-        with ThreadPoolExecutor(THREADS) as threads:
-            list(threads.map(lambda file: file.abandon(), self._handles.files()))
-        self._tree.close()
+        try:
+            with ThreadPoolExecutor(THREADS) as threads:
+                list(threads.map(lambda file: file.abandon(), self._handles.files()))
+        finally:
+            self._tree.close()
 
     async def _ask(self, node: Node, question: Callable[[], Result]) -> Result:
         """Asks the tree something about a node: here where that is quick, else in a worker thread."""

@@ -67,8 +67,10 @@ def serve(served: Served, on_ready: Callable[[], None]) -> None:
     finally:
         supervisor.stopping(f"ending the mount at {served.mountpoint}")
         operations.freshness.close()
-        operations.close()
-        pyfuse3.close(unmount=True)
+        try:
+            operations.close()
+        finally:
+            pyfuse3.close(unmount=True)
         log.info("unmounted %s", served.mountpoint)
 
 

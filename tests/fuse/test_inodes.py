@@ -52,3 +52,16 @@ def test_an_archive_that_was_the_running_conversation_a_moment_ago_may_be_meant_
     inodes.remember(8, archive)
     assert not inodes.may_mean_current(8)
     assert inodes.may_mean_archive(8)
+
+
+def test_a_number_that_is_another_users_now_is_not_taken_for_what_it_was() -> None:
+    inodes = Inodes()
+    inodes.remember(7, Node(Kind.ARCHIVE, "mia", "refund"))
+    assert not inodes.has_changed_hands(7)
+    inodes.remember(7, Node(Kind.CURRENT, "mia"))
+    assert not inodes.has_changed_hands(7), "it was restored"
+    inodes.remember(7, Node(Kind.CURRENT, "max"))
+    assert inodes.has_changed_hands(7)
+    inodes.forget(7, 3)
+    inodes.remember(7, Node(Kind.CURRENT, "max"))
+    assert not inodes.has_changed_hands(7), "the kernel knows no other"
