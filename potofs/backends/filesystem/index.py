@@ -23,6 +23,7 @@ from potofs.backends.base import (
     Scan,
     marks_of,
     seam,
+    up_to_error,
     whole_records,
 )
 from potofs.backends.filesystem.files import NumberOf
@@ -290,7 +291,8 @@ class Index:
                 known.newest, newest = opened
                 with newest:
                     _refuse_long_read(user, newest.stat().size, wait)
-                    known.previous.update(mark.fingerprint for mark in marks_of(newest, self._scan))
+                    # What cannot be read of it keeps nobody from going on.
+                    known.previous.update(mark.fingerprint for mark in up_to_error(marks_of(newest, self._scan)))
             known.previous_at = state
         return fingerprint in known.previous
 
