@@ -219,6 +219,21 @@ class TakesAnyName(ShelfBackend):
         user.items[name] = item
         return item
 
+    def rename_archive(self, user: str, archive: str, name: str) -> None:
+        self.item(user, archive)
+        with self.changing(user) as found:
+            found.items[name] = found.items.pop(archive)
+
+
+class LooksAtANameLast(ShelfBackend):
+    """At what is to be called so first."""
+
+    def archive(
+        self, user: str, name: str | None = None, *, idle_since_ns: int | None = None, wait: bool = True
+    ) -> str:
+        self.item(user, None)
+        return super().archive(user, name, idle_since_ns=idle_since_ns, wait=wait)
+
 
 class MakesUsersAnew(ShelfBackend):
     def create_user(self, user: str, profile: bytes) -> None:

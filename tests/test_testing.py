@@ -108,7 +108,9 @@ FAILS: dict[type[ShelfBackend], tuple[str, ...]] = {
         "a_name_that_no_archive_can_have_changes_nothing",
         "no_archive_gets_a_name_that_none_can_have",
         "an_id_that_no_user_can_have_is_refused",
+        "a_name_that_no_archive_can_have_is_told_also_where_there_is_nothing_to_call_so",
     ),
+    broken.LooksAtANameLast: ("a_name_that_no_archive_can_have_is_told_also_where_there_is_nothing_to_call_so",),
     broken.MakesUsersAnew: (
         "a_user_is_created_once_with_a_profile",
         "whoever_is_appended_to_or_copied_is_a_user",

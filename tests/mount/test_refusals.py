@@ -122,7 +122,7 @@ def write_to(path: Path, flags: int) -> None:
     """Opens it so, and writes to its beginning."""
     descriptor = os.open(path, flags)
     try:
-        os.write(descriptor, b"role")
+        os.write(descriptor, b"Role")
     finally:
         os.close(descriptor)
 
