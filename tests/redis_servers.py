@@ -210,14 +210,15 @@ class Proxy:
 
 
 class Cluster:
-    """Masters that share all slots, each with as many replicas."""
+    """Masters that share all slots, each with as many replicas; `covered`: it answers only while all masters do."""
 
-    def __init__(self, folder: Path, masters: int = 3, replicas: int = 0) -> None:
+    def __init__(self, folder: Path, masters: int = 3, replicas: int = 0, *, covered: bool = True) -> None:
         self.nodes: list[Server] = []
         try:
             for number in range(masters * (1 + replicas)):
                 bus = free_port()
                 options = {"cluster-enabled": "yes", "cluster-port": str(bus), "cluster-node-timeout": "700"}
+                options["cluster-require-full-coverage"] = "yes" if covered else "no"
                 self.nodes.append(Server(folder / str(number), None, **options))
                 with self.nodes[0].client() as first:
                     first.execute_command("CLUSTER", "MEET", "127.0.0.1", self.nodes[-1].port, bus)
@@ -299,6 +300,12 @@ def wait_until(server: Server, holds: Callable[[Any], object]) -> None:
         while not holds(client):
             assert time.monotonic() < deadline, (server.folder / "log").read_text()
             time.sleep(0.01)
+
+
+def has_bytes(node: Server) -> bool:
+    """Whether the bytes of a conversation are on this server."""
+    with node.client() as client:
+        return bool(list(client.scan_iter("*bytes:*")))
 
 
 def cut_off(master: Server, replica: Server) -> None:

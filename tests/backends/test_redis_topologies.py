@@ -10,7 +10,7 @@ from potofs.config import Where
 from potofs.errors import DeadlineExceeded, Unreachable
 from potofs.journal import reading
 from tests.backends.kit import open_cluster, record, records, said, stored
-from tests.redis_servers import PATIENCE, Cluster, Server, Watched, come_back, cut_off, replace, wait_until
+from tests.redis_servers import PATIENCE, Cluster, Server, Watched, come_back, cut_off, has_bytes, replace, wait_until
 
 
 def test_users_of_all_masters_are_listed_and_counted(tmp_path: Path) -> None:
@@ -106,11 +106,6 @@ def test_a_cluster_masters_death_under_appends_loses_and_doubles_nothing_that_re
         append_through_a_death(where, master, cluster.nodes[3 + cluster.nodes.index(master)])
     finally:
         cluster.kill()
-
-
-def has_bytes(node: Server) -> bool:
-    with node.client() as client:
-        return bool(list(client.scan_iter("*bytes:*")))
 
 
 def append_through_a_death(where: Where, master: Server, replica: Server) -> None:

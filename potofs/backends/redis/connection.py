@@ -13,13 +13,9 @@ from contextlib import closing, contextmanager
 from typing import Any, TypeVar
 
 import redis
-from redis.backoff import NoBackoff
-from redis.cluster import ClusterNode, RedisCluster
-from redis.retry import Retry
-from redis.sentinel import Sentinel
 
-from potofs.backends.redis import failures
-from potofs.backends.redis.address import Address, address
+from potofs.backends.redis import clients, failures, patience
+from potofs.backends.redis.address import address
 from potofs.backends.redis.scripts import Script
 from potofs.config import RedisSettings, Where
 from potofs.errors import Damaged, DeadlineExceeded
@@ -28,14 +24,14 @@ Result = TypeVar("Result")
 #: A key or an argument of a command.
 Argument = str | bytes | int
 
-# As many as requests can be under way in one mount, and some for other threads.
-_CONNECTIONS = 256
 # A connection that was cut is tried again so often, after these pauses (seconds): a server that was restarted is there.
 _PAUSES = (0.0, 0.05, 0.2)
 # While waiting for a server to become ready (seconds).
 _PATIENCE = 0.05
 # How long a server that has just answered nobody until a deadline may take to answer a PING (part of a deadline).
 _GLANCE = 1 / 20
+# What is kept, of a cluster's deadline, for asking where its masters are, if one has not answered (part of it).
+_LOOK = 1 / 10
 
 
 class Silent(DeadlineExceeded):
@@ -54,13 +50,12 @@ class Link:
         self._server = str(where)
         #: The deadline of a command (seconds).
         self.timeout = settings.timeout_ms / 1000
+        self._kept = self.timeout * _LOOK if self._address.kind == "cluster" else 0.0
         self._replicas = settings.wait_replicas
         self._fails_over = self._address.kind != "server"
         self._type_of = type_of
         self._guard = threading.Lock()
         self._client: Any = None
-        # For a look whether a server answers again; with little patience.
-        self._glancing: Any = None
         #: Whether Silent is raised.
         self.hurries = False
         # When a server answered last, and when all had been silent for a whole deadline (seconds, monotonic).
@@ -81,7 +76,8 @@ class Link:
             raise Silent(f"{self._server} did not answer within {self.timeout:g} s a moment ago")
         for attempt in itertools.count():
             try:
-                result = do(self._connected())
+                with patience.within(deadline - time.monotonic(), kept=self._kept):
+                    result = do(self._connected())
             except failures.THEIRS as error:
                 if failures.passes(error, fails_over=self._fails_over):
                     pause = _PATIENCE
@@ -91,8 +87,7 @@ class Link:
                     pause = None
                 now = time.monotonic()
                 if pause is None or now + pause > deadline:
-                    # A cluster may have one node that hangs, and others that have just not been asked.
-                    if now >= deadline and self._answered < begun and self._address.kind != "cluster":
+                    if now >= deadline - self._kept and self._answered < begun:
                         self._silent = now
                     raise failures.translated(error, self._server, self.timeout) from None
                 time.sleep(pause)
@@ -102,12 +97,8 @@ class Link:
         raise AssertionError("it counts for ever")
 
     def _answers_again(self) -> bool:
-        with self._guard:
-            if self._glancing is None:
-                self._glancing = _client(self._address, self.timeout * _GLANCE)
-        try:
-            self._glancing.ping()
-        except failures.THEIRS:
+        # A cluster may have one node that hangs, and others that have just not been asked.
+        if self._client is None or not clients.answers(self._client, self.timeout * _GLANCE):
             return False
         self._answered = time.monotonic()
         return True
@@ -247,7 +238,7 @@ class Link:
 
     def on_each(self, do: Callable[[Any], Result]) -> list[Result]:
         """What a function makes of a client of each master."""
-        return self.run(lambda client: [do(master) for master in _masters(client)])
+        return self.run(lambda client: [do(master) for master in clients.masters(client)])
 
     def _mistyped(self, *keys: Argument) -> Damaged:
         names = [str(key) for key in keys]
@@ -256,48 +247,18 @@ class Link:
 
     def _connected(self) -> Any:
         """The client; made when it is first wanted, since one of a cluster asks the cluster at once."""
-        with self._guard:
-            if self._client is None:
-                self._client = _client(self._address, self.timeout)
-            return self._client
+        if self._client is None:
+            if not self._guard.acquire(timeout=max(0.0, min(self.timeout, patience.left()))):
+                raise redis.TimeoutError("another thread still asks where the masters are")
+            try:
+                if self._client is None:
+                    self._client = clients.client(self._address, self.timeout)
+            finally:
+                self._guard.release()
+        return self._client
 
     def close(self) -> None:
         """Ends the connections."""
-        clients = (self._client, self._glancing)
-        self._client = self._glancing = None
-        for client in filter(None, clients):
-            client.close()
-
-
-def _masters(client: Any) -> list[Any]:
-    if not isinstance(client, RedisCluster):
-        return [client]
-    cluster: Any = client
-    return [cluster.get_redis_connection(node) for node in cluster.get_primaries()]
-
-
-def _client(to: Address, timeout: float) -> Any:
-    """A client of redis-py, which is typed too loosely to say more."""
-    common: dict[str, Any] = {
-        "username": to.username,
-        "password": to.password,
-        "socket_timeout": timeout,
-        "socket_connect_timeout": timeout,
-        "retry": Retry(NoBackoff(), 0),
-        "protocol": 2,
-        "max_connections": _CONNECTIONS,
-    }
-    if to.tls:
-        common["ssl"] = True
-    if to.kind == "cluster":
-        node: Any = ClusterNode
-        return RedisCluster(startup_nodes=[node(host, port) for host, port in to.hosts], **common)
-    if to.kind == "sentinel":
-        # A sentinel that is down may not take the whole deadline: there are others.
-        patience = {"socket_timeout": timeout / 4, "socket_connect_timeout": timeout / 4, "retry": common["retry"]}
-        sentinel: Any = Sentinel
-        return sentinel(to.hosts, sentinel_kwargs=patience).master_for(to.service, db=to.db, **common)
-    if to.socket:
-        return redis.Redis(unix_socket_path=to.socket, db=to.db, **common)
-    ((host, port),) = to.hosts
-    return redis.Redis(host, port, db=to.db, **common)
+        client, self._client = self._client, None
+        if client is not None:
+            clients.close(client)

@@ -45,8 +45,10 @@ def is_of_type(error: Exception) -> bool:
 
 def translated(error: Exception, server: str, timeout: float) -> PotofsError | OSError:
     """What the caller is told; `timeout` is the deadline in seconds."""
-    reason = str(error).partition("\n")[0]
-    if isinstance(error, theirs.TimeoutError):
+    # What a sentinel that names no master is followed by is a client of redis-py.
+    reason = str(error).partition("\n")[0].partition(" : <")[0]
+    # Where a cluster's masters are, it asks the nodes one after another, and says what the last one did.
+    if isinstance(error, theirs.TimeoutError) or isinstance(error.__cause__, theirs.TimeoutError):
         return DeadlineExceeded(f"{server} did not answer within {timeout:g} s")
     # A long command without a password is refused as it is read, by another error.
     if isinstance(error, _REFUSED) or "unauthenticated" in reason:

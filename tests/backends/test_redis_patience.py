@@ -1,0 +1,162 @@
+"""Several servers that hang: a call takes one deadline, however many of them it asks, and nothing is sent later."""
+
+import signal
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import pytest
+
+from potofs.backends.redis.backend import RedisBackend
+from potofs.config import Where
+from potofs.errors import DeadlineExceeded, PotofsError, Unreachable
+from potofs.journal import reading
+from tests import redis_servers
+from tests.backends.kit import joined, record, records, said, stored
+from tests.redis_servers import PATIENCE, Cluster, Server, Watched
+
+#: What a call may take (seconds), and what a busy machine may add.
+DEADLINE = 0.5
+SOME = 0.8
+
+USERS = [f"user {number}" for number in range(12)]
+
+CALLS: dict[str, Callable[[RedisBackend], object]] = {
+    "append": lambda backend: backend.append("mia", records(5, 6)),
+    "stat": lambda backend: backend.stat("mia"),
+    "read": lambda backend: stored(backend, "mia"),
+    "archive": lambda backend: backend.archive("mia", "new.yaml"),
+    "archives": lambda backend: list(backend.archives("mia")),
+    # These ask every shard.
+    "users": lambda backend: list(backend.users()),
+    "users changed": lambda backend: backend.users_changed(),
+    "totals": lambda backend: backend.totals(),
+    "prepare": lambda backend: backend.prepare(create=True),
+    "fence": lambda backend: backend.fence(),
+}
+
+
+@pytest.fixture(params=["redis+cluster", "redis+sentinel"])
+def several(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Cluster | Watched]:
+    servers = Cluster(tmp_path) if request.param == "redis+cluster" else Watched(tmp_path)
+    yield servers
+    servers.kill()
+
+
+@contextmanager
+def hanging(servers: list[Server]) -> Iterator[None]:
+    for server in servers:
+        server.signal(signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        for server in servers:
+            server.signal(signal.SIGCONT)
+
+
+def all_of(servers: Cluster | Watched) -> list[Server]:
+    return servers.nodes if isinstance(servers, Cluster) else servers.servers
+
+
+def on(servers: Cluster | Watched, timeout: float = DEADLINE) -> RedisBackend:
+    kind = "cluster" if isinstance(servers, Cluster) else "sentinel"
+    options = {"timeoutMs": str(round(timeout * 1000))}
+    return RedisBackend(Where(f"redis+{kind}", servers.place, options), reading.marks)
+
+
+def waited(call: Callable[[RedisBackend], object], backend: RedisBackend) -> float:
+    """How long a call in vain took (seconds)."""
+    begun = time.monotonic()
+    # Sentinels that do not answer name no master.
+    answer = rf"did not answer within {DEADLINE} s|: No master found for 'mymaster'$"
+    with pytest.raises((DeadlineExceeded, Unreachable), match=answer):
+        call(backend)
+    return time.monotonic() - begun
+
+
+def test_every_call_takes_one_deadline_alone_and_among_others(several: Cluster | Watched) -> None:
+    backend = on(several)
+    backend.prepare(create=True)
+    for user in ("mia", *USERS):
+        backend.append(user, records(0, 2))
+    with hanging(all_of(several)), ThreadPoolExecutor(40) as pool:
+        # Connections that are open; then new ones, since redis-py ends those that hung.
+        for _ in range(2):
+            assert {
+                name: took for name, call in CALLS.items() if (took := waited(call, backend)) > DEADLINE + SOME
+            } == {}
+        together = list(pool.map(lambda call: waited(call, backend), list(CALLS.values()) * 4))
+        assert max(together) < DEADLINE + SOME
+    assert came_back(backend)
+    backend.append("mia", records(6, 7))
+    assert said(stored(backend, "mia"))[-1] == "message 6"
+    # What was asked for in vain may have been done, by a server that had got it; once at most.
+    assert said(stored(backend, "mia")).count("message 5") <= 1
+    backend.close()
+
+
+def test_a_first_call_takes_one_deadline_too(several: Cluster | Watched) -> None:
+    backend = on(several)
+    with hanging(all_of(several)), ThreadPoolExecutor(20) as pool:
+        assert max(pool.map(lambda _: waited(CALLS["stat"], backend), range(20))) < DEADLINE + SOME
+    assert came_back(backend)
+    backend.close()
+
+
+def test_a_batch_of_which_one_node_hangs_takes_one_deadline_and_the_others_answer_meanwhile(tmp_path: Path) -> None:
+    cluster = Cluster(tmp_path, covered=False)
+    try:
+        backend = on(cluster)
+        backend.prepare(create=True)
+        # A mount's: it does not wait for servers that all hang.
+        backend.hurry()
+        for user in USERS:
+            backend.append(user, records(0, 1))
+        (hangs, *_) = cluster.nodes
+        with hanging([hangs]):
+            assert waited(CALLS["users changed"], backend) < DEADLINE + SOME
+            answered = 0
+            for user in USERS:
+                begun = time.monotonic()
+                with suppress(DeadlineExceeded):
+                    assert stored(backend, user) == joined(records(0, 1))
+                    answered += time.monotonic() - begun < DEADLINE / 2
+            assert 0 < answered < len(USERS)
+        assert came_back(backend)
+        backend.close()
+    finally:
+        cluster.kill()
+
+
+def test_the_master_that_takes_the_place_of_one_that_hangs_is_found(tmp_path: Path) -> None:
+    cluster = Cluster(tmp_path, replicas=1)
+    try:
+        backend = on(cluster)
+        backend.prepare(create=True)
+        backend.append("mia", records(0, 1))
+        (master,) = [node for node in cluster.nodes[:3] if redis_servers.has_bytes(node)]
+        replica = cluster.nodes[3 + cluster.nodes.index(master)]
+        with hanging([master]):
+            redis_servers.wait_until(replica, lambda client: client.info("replication")["role"] == "master")
+            with suppress(DeadlineExceeded):
+                backend.append("mia", [record("hello")])
+            # That one asked whom it knew, and then the others who is there.
+            backend.append("mia", [record("again")])
+            assert [said(stored(backend, "mia"))[at] for at in (0, -1)] == ["message 0", "again"]
+        backend.close()
+    finally:
+        cluster.kill()
+
+
+def came_back(backend: RedisBackend) -> bool:
+    """True once all answer again; fails if that takes too long."""
+    deadline = time.monotonic() + PATIENCE
+    while True:
+        try:
+            list(backend.users())
+        except PotofsError:
+            assert time.monotonic() < deadline
+        else:
+            return True
