@@ -22,16 +22,24 @@ SOME = 1.5
 RECORD = 'role: user\ncontent: number {0}\ntimestamp: "2024-01-15T10:30:{0:02d}.000Z"\n---\n'
 
 
+Servers = redis_servers.Server | redis_servers.Cluster
+
+
 @pytest.fixture
-def server(tmp_path: Path) -> Iterator[redis_servers.Server]:
-    server = redis_servers.Server(tmp_path / "redis")
+def server(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Servers]:
+    of = getattr(request, "param", redis_servers.Server)
+    server = of(tmp_path / "redis")
     yield server
     server.kill()
 
 
+alone_and_several = pytest.mark.parametrize("server", [redis_servers.Server, redis_servers.Cluster], indirect=True)
+
+
 @pytest.fixture
-def mount(server: redis_servers.Server, mount_at: Callable[..., Mount]) -> Mount:
-    mount = mount_at(f"redis://{server.place}?timeoutMs={DEADLINE * 1000:.0f}")
+def mount(server: Servers, mount_at: Callable[..., Mount]) -> Mount:
+    scheme = "redis+cluster" if isinstance(server, redis_servers.Cluster) else "redis"
+    mount = mount_at(f"{scheme}://{server.place}?timeoutMs={DEADLINE * 1000:.0f}")
     mount.expect_warning(".")
     for user in ("mia", "noah"):
         (mount.users / user).mkdir()
@@ -44,16 +52,18 @@ def mount(server: redis_servers.Server, mount_at: Callable[..., Mount]) -> Mount
 
 
 class Hanging:
-    """A server that hangs as long as it lasts."""
+    """A server, or all of a cluster, that hangs as long as it lasts."""
 
-    def __init__(self, server: redis_servers.Server) -> None:
-        self._server = server
+    def __init__(self, server: Servers) -> None:
+        self._servers = server.nodes if isinstance(server, redis_servers.Cluster) else [server]
 
     def __enter__(self) -> None:
-        self._server.signal(signal.SIGSTOP)
+        for server in self._servers:
+            server.signal(signal.SIGSTOP)
 
     def __exit__(self, *_: object) -> None:
-        self._server.signal(signal.SIGCONT)
+        for server in self._servers:
+            server.signal(signal.SIGCONT)
 
 
 class Opened:
@@ -107,9 +117,8 @@ def answer_of(call: Callable[[], object]) -> tuple[str, float]:
     return answer, time.monotonic() - begun
 
 
-def test_every_call_is_answered_within_the_deadline_and_all_is_well_afterwards(
-    mount: Mount, server: redis_servers.Server
-) -> None:
+@alone_and_several
+def test_every_call_is_answered_within_the_deadline_and_all_is_well_afterwards(mount: Mount, server: Servers) -> None:
     opened = {what: Opened(mount) for what in CALLS}
     before = {user: mount.current(user).read_text() for user in ("mia", "noah")}
     with Hanging(server):
@@ -131,7 +140,8 @@ def test_every_call_is_answered_within_the_deadline_and_all_is_well_afterwards(
         mount.current(user).rename(mount.archived(user) / "after.yaml")
 
 
-def test_a_call_alone_is_answered_within_the_deadline(mount: Mount, server: redis_servers.Server) -> None:
+@alone_and_several
+def test_a_call_alone_is_answered_within_the_deadline(mount: Mount, server: Servers) -> None:
     """Those that the kernel or the daemon makes several of: each is the first that meets the hanging server."""
     for what in ("stat of a conversation", "the rest of a record", "mv into archived", "metadata.yaml", "open to read"):
         opened = Opened(mount)
@@ -144,9 +154,7 @@ def test_a_call_alone_is_answered_within_the_deadline(mount: Mount, server: redi
             file.write(RECORD.format(50))
 
 
-def test_many_who_wait_for_the_same_file_do_not_wait_for_one_another(
-    mount: Mount, server: redis_servers.Server
-) -> None:
+def test_many_who_wait_for_the_same_file_do_not_wait_for_one_another(mount: Mount, server: Servers) -> None:
     """The kernel lets one append to a file at a time, and the daemon has few threads for each user."""
     descriptors = [os.open(mount.current("mia"), os.O_WRONLY | os.O_APPEND) for _ in range(20)]
     waits: list[tuple[str, float]] = []
@@ -177,7 +185,7 @@ def test_many_who_wait_for_the_same_file_do_not_wait_for_one_another(
 
 
 @pytest.mark.parametrize("end", ["SIGTERM", "umount"])
-def test_the_daemon_ends_although_the_server_hangs(mount: Mount, server: redis_servers.Server, end: str) -> None:
+def test_the_daemon_ends_although_the_server_hangs(mount: Mount, server: Servers, end: str) -> None:
     opened = [Opened(mount) for _ in range(10)] if end == "SIGTERM" else []
     try:
         daemon = mount.daemon
@@ -197,7 +205,7 @@ def test_the_daemon_ends_although_the_server_hangs(mount: Mount, server: redis_s
             one.close()
 
 
-def test_a_second_signal_does_not_end_it_before_all_is_set_aside(mount: Mount, server: redis_servers.Server) -> None:
+def test_a_second_signal_does_not_end_it_before_all_is_set_aside(mount: Mount, server: Servers) -> None:
     opened = Opened(mount)
     try:
         daemon = mount.daemon
@@ -218,9 +226,7 @@ def test_a_second_signal_does_not_end_it_before_all_is_set_aside(mount: Mount, s
     assert "are kept in rejected/" in mount.log.read_text()
 
 
-def test_what_nobody_waits_for_is_set_aside_by_a_server_that_goes_on_in_time(
-    mount: Mount, server: redis_servers.Server
-) -> None:
+def test_what_nobody_waits_for_is_set_aside_by_a_server_that_goes_on_in_time(mount: Mount, server: Servers) -> None:
     """Also by one that others were just not answered by."""
     descriptor = os.open(mount.current("mia"), os.O_WRONLY | os.O_APPEND)
     os.write(descriptor, b"role: user")
