@@ -1,12 +1,17 @@
-"""The filesystem backend at an empty place."""
+"""The filesystem backend at an empty place, and mia's journal on Redis with its keys."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import redis
 
 from potofs.backends.base import Backend
+from potofs.backends.redis.backend import RedisBackend
+from potofs.backends.redis.keys import Keys
+from tests import redis_servers
 from tests.backends.kit import close_all, open_filesystem
+from tests.backends.mias import mias
 
 
 @pytest.fixture(autouse=True)
@@ -30,3 +35,22 @@ def on_files(tmp_path: Path) -> Callable[..., Backend]:
         return open_filesystem(tmp_path, **options)
 
     return on_files
+
+
+@pytest.fixture
+def client() -> Iterator[redis.Redis]:
+    """Of the shared server."""
+    with redis_servers.shared().client() as client:
+        yield client
+
+
+@pytest.fixture
+def keys(tmp_path: Path) -> Keys:
+    """Of this test's journal there."""
+    return Keys(f"{tmp_path}:")
+
+
+@pytest.fixture
+def backend(tmp_path: Path) -> RedisBackend:
+    """That journal, with what mia said; several files have another one of this name."""
+    return mias(tmp_path)

@@ -9,11 +9,8 @@ import pytest
 from potofs.backends.base import Backend
 from potofs.backends.filesystem import files
 from potofs.errors import AlreadyExists, InvalidName, NotFound
+from tests.backends.killed import Killed
 from tests.backends.kit import everything, joined, names_of, records, stored
-
-
-class Killed(BaseException):
-    """The process ends here."""
 
 
 @pytest.fixture

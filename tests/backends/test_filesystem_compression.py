@@ -7,8 +7,7 @@ import subprocess
 import sys
 import time
 import zlib
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -16,8 +15,8 @@ import pytest
 from potofs.backends.base import Archived, Backend, Capability, Fence, Reader
 from potofs.backends.filesystem import files, gzipped, leases
 from potofs.errors import AlreadyExists, Fenced, NotFound
+from tests.backends.killed import killed_at
 from tests.backends.kit import everything, joined, names_of, open_filesystem, record, records, stored
-from tests.backends.test_filesystem_archives import Killed
 
 
 @pytest.fixture
@@ -243,26 +242,8 @@ def test_where_nobody_can_tell_who_reads_nothing_is_compressed(
 # Killed, raced
 
 
-@contextmanager
-def killed_at(step: int, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
-    """A process that ends just before its change of names number `step`; says which changes it did."""
-    done: list[str] = []
-    with monkeypatch.context() as patch:
-        for owner, name in ((files, "rename_new"), (os, "unlink"), (os, "ftruncate")):
-            real = getattr(owner, name)
-
-            def fake(*arguments: object, real: Callable[..., None] = real, name: str = name) -> None:
-                if len(done) >= step:
-                    raise Killed
-                done.append(name)
-                real(*arguments)
-
-            patch.setattr(owner, name, fake)
-        try:
-            yield done
-        except Killed:
-            return
-        done.append("finished")
+#: What compressing changes.
+CHANGES = ((files, "rename_new"), (os, "unlink"), (os, "ftruncate"))
 
 
 @pytest.mark.parametrize("step", range(6))
@@ -273,7 +254,7 @@ def test_a_compressor_killed_anywhere_loses_nothing_and_the_next_finishes(
     backend.append("mia", records(0, 100))
     backend.archive("mia", "refund")
     before = backend.stat("mia", "refund")
-    with killed_at(step, monkeypatch) as done:
+    with killed_at(step, monkeypatch, *CHANGES) as done:
         backend.compress("mia", "refund")
     assert ("finished" in done) == (step >= 4), done
     again = on_files(fsync="never", archiveThreshold="0")
@@ -295,7 +276,7 @@ def test_restoring_a_compressed_archive_and_killed_anywhere_loses_nothing(
     backend.archive("mia", "refund")
     number = backend.stat("mia", "refund").id
     backend.compress("mia", "refund")
-    with killed_at(step, monkeypatch) as done:
+    with killed_at(step, monkeypatch, *CHANGES) as done:
         backend.restore("mia", "refund")
     assert ("finished" in done) == (step >= 3), done
     again = on_files(fsync="never", archiveThreshold="0")
@@ -317,7 +298,7 @@ def half_restored(backend: Backend, monkeypatch: pytest.MonkeyPatch) -> None:
     backend.append("mia", records(0, 100))
     backend.archive("mia", "refund")
     backend.compress("mia", "refund")
-    with killed_at(2, monkeypatch) as done:
+    with killed_at(2, monkeypatch, *CHANGES) as done:
         backend.restore("mia", "refund")
     assert done == ["ftruncate", "rename_new"]
     assert names_of(backend, "mia") == ["refund"]
@@ -388,7 +369,7 @@ def test_another_conversation_under_the_compressed_name_does_not_come_back_as_an
     if what.startswith("one made here"):
         backend.put_archive("mia", "refund", joined(records(0, 101)), 1)
         backend.compress("mia", "refund")
-        with killed_at(0, monkeypatch):
+        with killed_at(0, monkeypatch, *CHANGES):
             assert backend.rewrite("mia", "refund", backend.stat("mia", "refund"), joined(records(0, 100)))
         if what.endswith("damaged"):
             # The plain one has as many bytes then, so that they are compared.

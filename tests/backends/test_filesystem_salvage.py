@@ -5,16 +5,15 @@ import os
 import random
 import struct
 import zlib
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from potofs.backends.base import Backend, Finding
 from potofs.backends.filesystem import files, gzipped
+from tests.backends.killed import killed_at
 from tests.backends.kit import joined, names_of, open_filesystem, record, stored
-from tests.backends.test_filesystem_archives import Killed
 
 #: As many as fill several blocks; each has its number in it, and what does not compress away.
 MANY = [
@@ -378,28 +377,6 @@ def test_a_backup_by_hard_links_keeps_its_bytes(backend: Backend, packed: Path, 
 # Killed
 
 
-@contextmanager
-def killed_at(step: int, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
-    """A process that ends just before its change of names number `step`; says which changes it did."""
-    done: list[str] = []
-    with monkeypatch.context() as patch:
-        for owner, name in ((files, "rename_new"), (os, "rename"), (os, "link"), (os, "unlink"), (os, "ftruncate")):
-            real = getattr(owner, name)
-
-            def fake(*arguments: object, real: Callable[..., None] = real, name: str = name) -> None:
-                if len(done) >= step:
-                    raise Killed
-                done.append(name)
-                real(*arguments)
-
-            patch.setattr(owner, name, fake)
-        try:
-            yield done
-        except Killed:
-            return
-        done.append("finished")
-
-
 @pytest.mark.parametrize("what", ["a block", "the table", "no index"])
 @pytest.mark.parametrize("step", range(8))
 def test_a_repair_that_is_killed_anywhere_loses_nothing_and_shows_nothing_twice(
@@ -414,7 +391,9 @@ def test_a_repair_that_is_killed_anywhere_loses_nothing_and_shows_nothing_twice(
     else:
         packed.write_bytes(gzip.compress(DATA))
     broken = packed.read_bytes()
-    with killed_at(step, monkeypatch) as done:
+    with killed_at(
+        step, monkeypatch, (files, "rename_new"), (os, "rename"), (os, "link"), (os, "unlink"), (os, "ftruncate")
+    ) as done:
         check(backend, repair=True)
     assert len(done) == step if step < 5 and what == "a block" else step < 7 or "finished" in done, done
     again = open_filesystem(tmp_path, archiveThreshold="0", maxConversationLength="0", fsync="never")

@@ -24,8 +24,8 @@ from potofs.config import Where
 from potofs.errors import DeadlineExceeded, WouldBlock
 from potofs.journal import reading
 from tests.backends import writer
+from tests.backends.killed import Killed
 from tests.backends.kit import joined, open_filesystem, record, records
-from tests.backends.test_filesystem_archives import Killed
 
 
 def walked(users: Path) -> Totals:

@@ -1,7 +1,7 @@
 """What a check finds in Redis, what it mends, and what it takes for no fault."""
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -17,25 +17,8 @@ from potofs.errors import Fenced, NotFound, Stale
 from potofs.journal import fsck, reading
 from tests import redis_servers
 from tests.backends.kit import joined, names_of, open_cluster, open_redis, records, stored
-from tests.backends.mias import SHARD, SUMS, TIMES, Fault, image, mias, numbers, set_entry
+from tests.backends.mias import SHARD, SUMS, TIMES, Fault, image, numbers, set_entry
 from tests.redis_servers import Proxy
-
-
-@pytest.fixture
-def client() -> Iterator[redis.Redis]:
-    with redis_servers.shared().client() as client:
-        yield client
-
-
-@pytest.fixture
-def keys(tmp_path: Path) -> Keys:
-    return Keys(f"{tmp_path}:")
-
-
-@pytest.fixture
-def backend(tmp_path: Path) -> RedisBackend:
-    return mias(tmp_path)
-
 
 #: How a fault is made, whose it is, and a part of its place.
 OF_USERS: dict[str, tuple[Fault, str, str]] = {

@@ -2,7 +2,7 @@
 loses no byte that is there."""
 
 import io
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import closing, redirect_stdout, suppress
 from pathlib import Path
 from typing import Any
@@ -23,17 +23,6 @@ from tests.backends.kit import joined, open_redis, records, stored
 SHARD = shard_of_user("mia")
 #: Somebody else whose conversations are in the same shard.
 OTHER = next(f"noah {at}" for at in range(10_000) if shard_of_user(f"noah {at}") == SHARD)
-
-
-@pytest.fixture
-def client() -> Iterator[redis.Redis]:
-    with redis_servers.shared().client() as client:
-        yield client
-
-
-@pytest.fixture
-def keys(tmp_path: Path) -> Keys:
-    return Keys(f"{tmp_path}:")
 
 
 @pytest.fixture

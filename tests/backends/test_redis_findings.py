@@ -1,13 +1,12 @@
 """Damage in Redis that is met outside of a check, and single findings: each names its key, and loses nothing."""
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
-import redis
 
 from potofs.backends.base import Fence
 from potofs.backends.redis.backend import RedisBackend
@@ -17,24 +16,8 @@ from potofs.errors import Damaged, DeadlineExceeded
 from potofs.journal import fsck, reading
 from tests import redis_servers
 from tests.backends.kit import joined, record, records, stored
-from tests.backends.mias import SHARD, SUMS, TIMES, image, mias, set_entry
+from tests.backends.mias import SHARD, SUMS, TIMES, image, set_entry
 from tests.redis_servers import Proxy
-
-
-@pytest.fixture
-def client() -> Iterator[redis.Redis]:
-    with redis_servers.shared().client() as client:
-        yield client
-
-
-@pytest.fixture
-def keys(tmp_path: Path) -> Keys:
-    return Keys(f"{tmp_path}:")
-
-
-@pytest.fixture
-def backend(tmp_path: Path) -> RedisBackend:
-    return mias(tmp_path)
 
 
 @pytest.mark.parametrize("damage", ["entry", "type"])

@@ -1,6 +1,6 @@
 """What is known of the messages of conversations in Redis: noted in pieces, and believed once all is there."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,22 +13,10 @@ from potofs.backends.redis.connection import Argument, Link
 from potofs.backends.redis.keys import Keys
 from potofs.backends.redis.scripts import Script
 from potofs.journal import fsck
-from tests import redis_servers
 from tests.backends.kit import joined, open_redis, record, records, stored
 
 MANY = 40
 AT_ONCE = 7
-
-
-@pytest.fixture
-def client() -> Iterator[redis.Redis]:
-    with redis_servers.shared().client() as client:
-        yield client
-
-
-@pytest.fixture
-def keys(tmp_path: Path) -> Keys:
-    return Keys(f"{tmp_path}:")
 
 
 @pytest.fixture

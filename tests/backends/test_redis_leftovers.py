@@ -1,6 +1,5 @@
 """What nothing in Redis refers to: bytes are found and given back to whose they are, uploads are told apart."""
 
-from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -14,25 +13,8 @@ from potofs.config import Where
 from potofs.journal import fsck, reading
 from tests import redis_servers
 from tests.backends.kit import joined, names_of, open_cluster, open_redis, records, stored
-from tests.backends.mias import SHARD, Fault, image, mias, numbers, orphan
+from tests.backends.mias import SHARD, Fault, image, numbers, orphan
 from tests.redis_servers import Server
-
-
-@pytest.fixture
-def client() -> Iterator[redis.Redis]:
-    with redis_servers.shared().client() as client:
-        yield client
-
-
-@pytest.fixture
-def keys(tmp_path: Path) -> Keys:
-    return Keys(f"{tmp_path}:")
-
-
-@pytest.fixture
-def backend(tmp_path: Path) -> RedisBackend:
-    return mias(tmp_path)
-
 
 LOST: dict[str, tuple[Fault, list[tuple[str, str]]]] = {
     "an archive's entry": (lambda c, k: c.hdel(k.archives("mia"), "old"), [("mia", "archived/old.yaml")]),
