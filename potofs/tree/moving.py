@@ -55,8 +55,7 @@ class Moves:
         return target
 
     def _rename_archive(self, source: Node, target: Node, replace: bool) -> Node:
-        if target.name == BY_TIME:
-            raise NotPermitted("an archive cannot be called current.yaml: that is the running conversation")
+        _must_have_a_name(target)
         if source != target:
             self._backend.rename_archive(source.user, source.name, target.name)
         return target
@@ -70,9 +69,10 @@ class Moves:
         return target
 
     def _copy_conversation(self, source: Node, target: Node, replace: bool) -> Node:
-        if target.name == BY_TIME and target.kind is Kind.ARCHIVE:
-            raise NotPermitted("an archive cannot be called current.yaml: that is the running conversation")
-        archive = target.name if target.kind is Kind.ARCHIVE else None
+        archive = None
+        if target.kind is Kind.ARCHIVE:
+            _must_have_a_name(target)
+            archive = target.name
         if not replace:
             with suppress(NotFound):
                 self._backend.stat(target.user, archive)
@@ -104,3 +104,8 @@ class Moves:
         self._restoring.profile_written(target.user)
         self._scratch.remove(source)
         return target
+
+
+def _must_have_a_name(archive: Node) -> None:
+    if archive.name == BY_TIME:
+        raise NotPermitted("an archive cannot be called current.yaml: that is the running conversation")

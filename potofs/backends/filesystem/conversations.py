@@ -71,24 +71,18 @@ class Conversations:
     def shown(self, user: str, archive: str | None) -> Opened:
         """Opens one as far as it is whole, also while somebody appends; raises NotFound, OSError."""
         # An archive too, for it may be restored while it is open.
-        try:
-            reader = SettledReader(self._layout.conversation(user, archive), self._layout.number_of)
-        except FileNotFoundError:
-            if archive is None:
-                raise not_found(user, archive) from None
-            return self._open_compressed(user, archive)
-        if archive is None and not reader.stat().size:
-            reader.close()
-            raise not_found(user, archive)
-        return reader
+        return self._opened(SettledReader, user, archive)
 
     def open(self, user: str, archive: str | None) -> Opened:
         """Opens one to read, and all that is there: the caller holds the lock, or looks at an archive.
 
         Raises NotFound, OSError.
         """
+        return self._opened(files.FileReader, user, archive)
+
+    def _opened(self, kind: type[files.FileReader], user: str, archive: str | None) -> Opened:
         try:
-            reader = files.FileReader(self._layout.conversation(user, archive), self._layout.number_of)
+            reader = kind(self._layout.conversation(user, archive), self._layout.number_of)
         except FileNotFoundError:
             if archive is None:
                 raise not_found(user, archive) from None
