@@ -9,12 +9,15 @@ import functools
 import logging
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from contextlib import suppress
 from typing import TypeVar
 
 import trio
 
 from potofs.backends.base import Reader
 from potofs.errors import InvalidMessage, NotFound, NotPermitted, PotofsError
+from potofs.fuse import closing
+from potofs.fuse.closing import Closed
 from potofs.fuse.workers import Workers
 from potofs.journal.appending import Appender
 from potofs.tree.attributes import Attributes
@@ -77,8 +80,13 @@ class ConversationFile(OpenFile):
         inode: int,
         reader: Reader | None,
         appender: Appender | None,
+        opener: int,
     ) -> None:
         super().__init__(tree, workers, node, inode)
+        # The thread that opened it; 0 where it cannot be known.
+        self._opener = opener
+        # Whether something waits that somebody closed in the middle, and whether its writer was killed.
+        self._is_left = self._is_killed = False
         # None for a conversation that nobody had begun yet, and for one opened to append only.
         self._reader = reader
         # None for a file that is only read.
@@ -120,7 +128,7 @@ class ConversationFile(OpenFile):
             return
         try:
             if self._appender.waiting:
-                await self._append(self._appender.flush)
+                await self._close(self._appender)
         finally:
             # Also where a tail was refused: what was stored before it counts.
             await self._sync_at_close()
@@ -129,8 +137,29 @@ class ConversationFile(OpenFile):
         if self._appender is not None:
             await self._workers.run(self.node.user, lambda: self._tree.sync(self.node))
 
+    async def _close(self, appender: Appender) -> None:
+        closed = await self._workers.run(self.node.user, lambda: closing.closed(self._opener, self.inode))
+        if closed is Closed.KILLED:
+            self._is_killed = True
+            return
+        self._is_left = closed is not Closed.DONE
+        if not self._is_left:
+            await self._append(appender.flush)
+            return
+        async with self._turn:
+            try:
+                appender.pause()
+            except InvalidMessage:
+                # Who ends is not who wrote it, and would take it for an error of its own.
+                if closed is not Closed.OPEN:
+                    raise
+
     async def release(self) -> None:
         try:
+            if self._appender is not None and self._is_left and not self._is_killed:
+                # Nobody goes on, and nobody was told anything when it was closed before.
+                with suppress(PotofsError, OSError):
+                    await self._append(self._appender.flush)
             await self._sync_at_close()
         finally:
             if self._appender is not None and self._appender.is_unsettled:

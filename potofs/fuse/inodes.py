@@ -64,6 +64,12 @@ class Inodes:
         if inode in self._nodes:
             self._nodes[inode] = node
 
+    def renamed(self, inode: int, node: Node) -> None:
+        """The same, through this mount, which is how the kernel learns of it."""
+        self.moved(inode, node)
+        if node.kind is Kind.CURRENT and inode in self._nodes:
+            _note(self._told_as_current, inode)
+
     def looked_up(self, process: int, inode: int, node: Node) -> None:
         """A process (or thread) has looked an entry up: what it does next is about that, if it is a conversation."""
         self._sought.pop(process, None)

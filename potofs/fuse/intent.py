@@ -2,14 +2,14 @@
 
 `cp -a` and `tar` make every folder and file of a copy, and take it for a mistake if one is there that they did not
 make. But the folders of a user are there as soon as the user is. So of a user who has just been made they are shown to
-everybody but to whoever is about to make them. Source: proc_pid_syscall(5),
-proc_pid_mem(5).
+everybody but to whoever is about to make them.
 """
 
 import os
 import platform
-import time
 from typing import Final, NamedTuple
+
+from potofs.fuse import threads
 
 
 class _Call(NamedTuple):
@@ -25,9 +25,6 @@ _CALLS: Final[dict[str, dict[int, _Call]]] = {
     "aarch64": {34: _Call(1), 56: _Call(1, 2)},
 }
 _EXCLUSIVELY = os.O_CREAT | os.O_EXCL
-# How often it is looked at while it has not come to rest, waiting for our answer, and how long between (seconds).
-_LOOKS, _PAUSE = 50, 0.0001
-_PAGE = 4096
 
 
 def is_making(thread: int, name: str, *, folder: bool) -> bool:
@@ -37,35 +34,13 @@ def is_making(thread: int, name: str, *, folder: bool) -> bool:
     namespace, a kind of machine that is not known.
     """
     try:
-        number, arguments = _system_call(thread)
+        number, arguments = threads.system_call(thread)
         call = _CALLS.get(platform.machine(), {}).get(number)
         if call is None or folder != (call.flags is None):
             return False
         if call.flags is not None and arguments[call.flags] & _EXCLUSIVELY != _EXCLUSIVELY:
             return False
         # A path leads through folders, which are looked up for the same call.
-        return os.path.basename(_text(thread, arguments[call.path]).rstrip(b"/")) == os.fsencode(name)
+        return os.path.basename(threads.text(thread, arguments[call.path]).rstrip(b"/")) == os.fsencode(name)
     except OSError:
         return False
-
-
-def _system_call(thread: int) -> tuple[int, list[int]]:
-    """Its number and arguments; -1 if it is in none. Raises OSError."""
-    for _ in range(_LOOKS):
-        with open(f"/proc/{thread}/syscall", encoding="ascii") as file:
-            number, *arguments = file.read().split()
-        if number != "running":
-            return int(number), [int(argument, 16) for argument in arguments]
-        time.sleep(_PAUSE)
-    return -1, []
-
-
-def _text(thread: int, address: int) -> bytes:
-    """The bytes in its memory from an address up to a zero; raises OSError."""
-    text = b""
-    with open(f"/proc/{thread}/mem", "rb", buffering=0) as memory:
-        while b"\0" not in text and len(text) <= _PAGE:
-            # Not beyond a page at once: the next one may not be there.
-            at = address + len(text)
-            text += os.pread(memory.fileno(), _PAGE - at % _PAGE, at)
-    return text.partition(b"\0")[0]

@@ -204,7 +204,7 @@ class Operations(pyfuse3.Operations):
         if flags & os.O_ACCMODE != os.O_WRONLY:
             found = node
             reader = await self._ask(node, lambda: self._finder.reader(inode, found, appends=appender is not None))
-        return self._opened(ConversationFile(self._tree, self._workers, node, inode, reader, appender))
+        return self._opened(ConversationFile(self._tree, self._workers, node, inode, reader, appender, ctx.pid))
 
     @answered
     async def create(
@@ -224,7 +224,7 @@ class Operations(pyfuse3.Operations):
             attributes = self._tree.unwritten(node)
             if flags & os.O_APPEND:
                 appender = self._tree.appender(node)
-                file = ConversationFile(self._tree, self._workers, node, attributes.inode, None, appender)
+                file = ConversationFile(self._tree, self._workers, node, attributes.inode, None, appender, ctx.pid)
             else:
                 draft = await self._ask(node, lambda: self._tree.draft(node, empty=bool(flags & os.O_TRUNC)))
                 file = self._draft_file(node, attributes.inode, draft, flags)
@@ -284,7 +284,10 @@ class Operations(pyfuse3.Operations):
         # It is done; should it have moved on already, its number is looked for when it is asked for.
         with suppress(NotFound):
             attributes = await self._ask(node, lambda: self._tree.attributes(node))
-            self._inodes.moved(attributes.inode, node)
+            self._inodes.renamed(attributes.inode, node)
+        if node.kind is Kind.CURRENT:
+            # The kernel would remember for a while, as of the archive that it was, that this is what it is called.
+            pyfuse3.invalidate_entry_async(parent_inode_new, name_new, ignore_enoent=True)
 
     @answered
     async def unlink(self, parent_inode: InodeT, name: FileNameT, ctx: RequestContext) -> None:

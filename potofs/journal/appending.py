@@ -46,6 +46,8 @@ class Appender:
         # How much of what waits has no terminator, and how much of it could still become a message (bytes).
         self._searched = 0
         self._checked = 0
+        # How much of what waits was a whole message when one of several writers ended (bytes).
+        self._whole = 0
         # What could be neither stored nor set aside, and its size (bytes of memory); tried again after the next commit.
         self._refused: deque[bytes] = deque()
         self._refused_size = 0
@@ -75,7 +77,7 @@ class Appender:
             kind = MessageTooLarge if self._skips_too_large else InvalidMessage
             raise kind("this belongs to a record that was refused: go on after the next --- line")
         try:
-            records, rest = self._split(self._waiting + data)
+            records, rest = self._divided(self._waiting + data)
             if records:
                 self._commit_and_settle(records, wait)
         except WouldBlock:
@@ -92,9 +94,11 @@ class Appender:
             self._skips_too_large = isinstance(error, MessageTooLarge)
             self._wait_for(b"")
             raise
+        whole = 0 if records else self._whole
         if records:
             self._checked = 0
         self._wait_for(rest)
+        self._whole = whole
 
     def flush(self, *, wait: bool = True) -> None:
         """Stores what waits if it is a whole message.
@@ -105,8 +109,27 @@ class Appender:
         if stream.says_nothing(tail):
             self._wait_for(b"")
             return
-        self._commit_and_settle([admission.from_tail(tail)], wait)
+        try:
+            records = [admission.from_tail(tail)]
+        except InvalidMessage:
+            if not self._whole:
+                raise
+            # Two, and the second may be none.
+            self._commit_and_settle([admission.from_tail(tail[: self._whole])], wait)
+            self._wait_for(tail[self._whole :])
+            self.flush(wait=wait)
+            return
+        self._commit_and_settle(records, wait)
         self._wait_for(b"")
+
+    def pause(self) -> None:
+        """Notes that one of several writers has ended: what waits may be a whole message, or others go on with it.
+
+        Raises InvalidMessage if it is none yet.
+        """
+        if not stream.says_nothing(self._waiting):
+            admission.from_tail(self._waiting)
+            self._whole = len(self._waiting)
 
     def close(self) -> None:
         """Sets aside what never became a message; raises OSError if even that cannot be."""
@@ -129,6 +152,17 @@ class Appender:
         while self._refused:
             self._set_aside(self._refused[0])
             self._refused_size -= sys.getsizeof(self._refused.popleft())
+
+    def _divided(self, buffer: bytes) -> tuple[list[Record], bytes]:
+        """The same as `_split`; what cannot go on behind a pause is a message of its own."""
+        try:
+            return self._split(buffer)
+        except InvalidMessage:
+            if not self._whole:
+                raise
+        self._searched = self._checked = 0
+        records, rest = self._split(buffer[self._whole :])
+        return [admission.from_tail(buffer[: self._whole]), *records], rest
 
     def _split(self, buffer: bytes) -> tuple[list[Record], bytes]:
         """The records that end in the buffer, and what is left; raises InvalidMessage."""
@@ -159,6 +193,7 @@ class Appender:
 
     def _wait_for(self, rest: bytes) -> None:
         self._waiting = rest
+        self._whole = 0
         self._searched = len(rest)
         if not rest:
             self._checked = 0

@@ -237,6 +237,25 @@ def test_an_archive_that_is_restored_and_gone_on_with_is_never_read_as_it_was(pl
         assert (place.archived / f"again {number}.yaml").read_bytes() == said(0, number + 1)
 
 
+def test_what_is_restored_here_and_archived_elsewhere_is_the_running_conversation_no_longer(place: Place) -> None:
+    """The kernel takes what it remembers of an archive along to its new name."""
+    place.append(record(0))
+    place.archive("first")
+    for number in range(0, 20, 2):
+        name = f"again {number - 2}" if number else "first"
+        assert f"{name}.yaml" in os.listdir(place.archived)
+        assert (place.archived / f"{name}.yaml").read_bytes() == record(0)
+        os.rename(place.archived / f"{name}.yaml", place.current)
+        place.archive(f"again {number}")
+        place.append(record(number + 1))
+        assert place.current.read_bytes() == record(number + 1)
+        with place.current.open("ab", buffering=0) as file:
+            file.write(record(number + 2))
+        assert place.current.read_bytes() == said(number + 1, number + 3)
+        assert place.current.stat().st_ino != (place.archived / f"again {number}.yaml").stat().st_ino
+        place.archive(f"and {number}")
+
+
 @pytest.mark.parametrize("pair", [(on_files, Library)], indirect=True)
 def test_whoever_has_an_archive_open_reads_no_byte_that_nobody_wrote_while_it_is_gone_on_with(place: Place) -> None:
     """What the kernel keeps in pages of memory it would show with zeros behind it, for a moment, once told of more."""

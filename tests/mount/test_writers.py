@@ -167,6 +167,47 @@ def test_a_writer_that_runs_a_subprocess_inside_a_record_can_go_on(mia: Conversa
     assert mia.rejected() == []
 
 
+#: The first half of a message that lacks nothing but its end, as far as anybody can tell.
+HALF = "role: user\\ncontent: |-\\n  first\\n"
+REST = "  last\\ntimestamp: 2024-01-15T10:30:00.000Z\\n---\\n"
+
+
+@pytest.mark.parametrize(
+    "script",
+    [
+        f"""{{ /bin/printf '{HALF}'; /bin/true; printf '{REST}'; }} >> "$CURRENT" """,
+        f"""{{ printf '{HALF}'; sleep 0.1; /bin/printf '{REST}'; }} >> "$CURRENT" """,
+        f"""( printf '{HALF}'; sleep 0.1; printf '{REST}' ) >> "$CURRENT" """,
+        f"""{{ printf '{HALF}' | cat; printf '{REST}' | sed 's/^//'; }} >> "$CURRENT" """,
+        f"""exec 5>>"$CURRENT"; printf '{HALF}' >&5; sh -c true; printf '{REST}' >&5; exec 5>&-""",
+        # The one that opened it leaves it to another, which has it closed in the middle.
+        f"""{{ sh -c 'printf "{HALF}"; sleep 0.3; sh -c true; printf -- "{REST}"' & }} >> "$CURRENT"; wait""",
+    ],
+)
+def test_a_message_that_several_programs_write_is_whole_whoever_of_them_ends(mia: Conversation, script: str) -> None:
+    done = shell(script, CURRENT=mia.path)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert mia.path.read_text() == "role: user\ncontent: |-\n  first\n" + REST.replace("\\n", "\n")
+    assert mia.rejected() == []
+
+
+def test_a_message_that_is_whole_when_all_have_ended_is_stored_with_the_last_of_them(mia: Conversation) -> None:
+    script = """{ sh -c 'printf "role: user\ncontent: later\n"; sleep 0.2; true' & } >> "$CURRENT"; exit 0"""
+    assert shell(script, CURRENT=mia.path).returncode == 0
+    wait_until(lambda: mia.contents() == ["later"], "it is stored when nobody has it open any more")
+    assert mia.rejected() == []
+
+
+def test_a_whole_message_and_half_of_another_are_told_apart_in_the_end(mia: Conversation) -> None:
+    done = shell(
+        """{ /bin/printf 'role: user\ncontent: a\n'; /bin/printf 'role: user\n'; } >> "$CURRENT" """,
+        CURRENT=mia.path,
+    )
+    assert done.returncode == 0
+    assert mia.contents() == ["a"]
+    wait_until(lambda: mia.rejected() == [b"role: user\n"], "the half is set aside")
+
+
 def test_a_copy_of_a_descriptor_goes_on_with_the_record_of_the_other(mia: Conversation) -> None:
     one = os.open(mia.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
     other = os.dup(one)
@@ -243,15 +284,21 @@ def test_no_record_is_put_together_around_a_write_that_failed(mia: Conversation)
     assert mia.rejected() == [b"role: user\n"]
 
 
-@pytest.mark.parametrize("half", [b"role: user\ncontent: half", b"role: user\ncontent: |\n" + b"  long\n" * 100_000])
+@pytest.mark.parametrize(
+    "half",
+    [
+        b"role: user\ncontent: half",
+        b"role: user\ncontent: |\n" + b"  long\n" * 100_000,
+        # As far as anybody can tell this is a message that lacks nothing but its end.
+        b"role: user\ncontent: |-\n  half\n",
+    ],
+)
 def test_an_unfinished_record_is_set_aside_when_its_writer_dies(mia: Conversation, half: bytes) -> None:
     with subprocess.Popen(
         [sys.executable, "-c", DIES, mia.path], stdin=subprocess.PIPE, stdout=subprocess.PIPE
     ) as writer:
         assert writer.stdin is not None
         assert writer.stdout is not None
-        # Without a last line that is whole: else it is a message that lacks nothing but its end.
-        half = half.rstrip(b"\n")
         writer.stdin.write(record("whole") + half)
         writer.stdin.close()
         writer.stdout.readline()

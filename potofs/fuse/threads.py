@@ -1,0 +1,82 @@
+"""What a thread of another program is doing, as /proc tells it.
+
+Everything raises OSError where nobody can tell: it has ended, or it is another user's, or of another namespace.
+Source: proc_pid_syscall(5), proc_pid_mem(5), proc_pid_stat(5), proc_pid_fdinfo(5).
+"""
+
+import os
+import time
+from contextlib import suppress
+
+# How often it is looked at while it has not come to rest, waiting for our answer, and how long between (seconds).
+_LOOKS, _PAUSE = 50, 0.0001
+_PAGE = 4096
+# Of the flags in its stat (include/linux/sched.h).
+_EXITING, _SIGNALED = 0x4, 0x400
+
+
+def system_call(thread: int) -> tuple[int, list[int]]:
+    """The number of the system call that it is in, and its arguments; -1 if it is in none."""
+    for _ in range(_LOOKS):
+        with open(f"/proc/{thread}/syscall", encoding="ascii") as file:
+            number, *arguments = file.read().split()
+        if number != "running":
+            return int(number), [int(argument, 16) for argument in arguments]
+        time.sleep(_PAUSE)
+    return -1, []
+
+
+def text(thread: int, address: int) -> bytes:
+    """The bytes in its memory from an address up to a zero."""
+    found = b""
+    with open(f"/proc/{thread}/mem", "rb", buffering=0) as memory:
+        while b"\0" not in found and len(found) <= _PAGE:
+            # Not beyond a page at once: the next one may not be there.
+            at = address + len(found)
+            found += os.pread(memory.fileno(), _PAGE - at % _PAGE, at)
+    return found.partition(b"\0")[0]
+
+
+def process(thread: int) -> int:
+    """The process that it belongs to."""
+    with open(f"/proc/{thread}/status", encoding="utf-8", errors="replace") as file:
+        for line in file:
+            if line.startswith("Tgid:"):
+                return int(line.split()[1])
+    raise ProcessLookupError(f"thread {thread} has ended")
+
+
+def threads(of: int) -> list[int]:
+    """All threads of a process."""
+    return [int(name) for name in os.listdir(f"/proc/{of}/task")]
+
+
+def is_exiting(thread: int) -> bool:
+    """Whether it is about to end, and closes what it had."""
+    return bool(_flags(thread) & _EXITING)
+
+
+def is_killed(thread: int) -> bool:
+    """Whether it ends by a signal."""
+    return _flags(thread) & (_EXITING | _SIGNALED) == _EXITING | _SIGNALED
+
+
+def _flags(thread: int) -> int:
+    with open(f"/proc/{thread}/stat", "rb") as file:
+        # Behind the name, which may hold anything.
+        return int(file.read().rpartition(b")")[2].split()[6])
+
+
+def writes(thread: int, inode: int) -> bool:
+    """Whether it has a conversation's file of this number open to write."""
+    folder = f"/proc/{thread}/fd"
+    for descriptor in os.listdir(folder):
+        # It may close one meanwhile.
+        with suppress(FileNotFoundError):
+            # What is a conversation ends so wherever it is mounted, and most are something else.
+            if os.readlink(f"{folder}/{descriptor}").removesuffix(" (deleted)").endswith(".yaml"):
+                with open(f"{folder}info/{descriptor}", encoding="ascii") as file:
+                    told = dict(line.split(":", 1) for line in file)
+                if int(told["ino"]) == inode and int(told["flags"], 8) & os.O_ACCMODE != os.O_RDONLY:
+                    return True
+    return False
