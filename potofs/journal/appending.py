@@ -54,6 +54,8 @@ class Appender:
         # While records are skipped after a failed write: the unfinished last line. None: nothing is skipped.
         self._skipped: bytes | None = None
         self._skips_too_large = False
+        # What was refused last, up to a terminator, if its beginning had been taken.
+        self._refused_last = b""
 
     @property
     def waiting(self) -> int:
@@ -71,11 +73,11 @@ class Appender:
         Raises InvalidMessage (MessageTooLarge) for what is no message or can become none, and what storing raises;
         nothing of `data` is stored then. After WouldBlock nothing has changed: call again with wait=True.
         """
-        if self._skipped is not None:
-            self._skip(self._skipped + data)
-            # As before: a kernel or a library that writes the rest once more shows its caller this answer.
+        if self._skipped is not None or self._is_refused_again(data):
+            self._refuse((self._skipped or b"") + data, data)
             kind = MessageTooLarge if self._skips_too_large else InvalidMessage
             raise kind("this belongs to a record that was refused: go on after the next --- line")
+        self._refused_last = b""
         try:
             records, rest = self._divided(self._waiting + data)
             if records:
@@ -90,7 +92,7 @@ class Appender:
                 self._put_aside_later(self._waiting)
             else:
                 self._put_aside(self._waiting)
-            self._skip(self._waiting + data)
+            self._refuse(self._waiting + data, data if self._waiting else b"")
             self._skips_too_large = isinstance(error, MessageTooLarge)
             self._wait_for(b"")
             raise
@@ -198,11 +200,23 @@ class Appender:
         if not rest:
             self._checked = 0
 
-    def _skip(self, data: bytes) -> None:
-        """Notes that data were refused; skipping is over once they end in a terminator."""
-        last = data[_last_line(data.rstrip(b"\r\n")) :]
+    def _refuse(self, data: bytes, last: bytes) -> None:
+        """Notes that data were refused; skipping is over once they end in a terminator.
+
+        `last` is what of them came last, if something had been taken before: a kernel cuts a large write, and whoever
+        is told that its first part was taken writes the rest once more. It is answered likewise: behind that terminator
+        it could be taken for a record of its own.
+        """
+        ended = data[_last_line(data.rstrip(b"\r\n")) :]
         # No marker's line is longer than this, but for blanks that nobody writes.
-        self._skipped = None if stream.ends_in_marker(last) else data[_last_line(data) :][:64]
+        self._skipped = None if stream.ends_in_marker(ended) else data[_last_line(data) :][:64]
+        self._refused_last = last if self._skipped is None else b""
+
+    def _is_refused_again(self, data: bytes) -> bool:
+        if not self._refused_last:
+            return False
+        is_cut_elsewhere = len(data) > _CHEAP_TO_CHECK and self._refused_last.startswith(data)
+        return is_cut_elsewhere or data.startswith(self._refused_last)
 
     def _put_aside_later(self, data: bytes) -> None:
         if stream.says_nothing(data):
