@@ -31,25 +31,68 @@ class Closed(Enum):
     KILLED = "killed"
 
 
-def closed(opener: int, inode: int) -> Closed:
-    """What it means that a file is closed which a thread has opened; reads /proc, so not on trio's thread.
+class Openers:
+    """Who has opened which numbers to append to, and has them open still. To be changed by one thread only."""
 
-    `DONE` where nobody can tell: another user's process, another namespace, a kind of machine that is not known.
-    """
-    if not opener:
-        return Closed.DONE
-    try:
-        process = threads.process(opener)
-        if threads.is_killed(process):
-            return Closed.KILLED
-        if not any(map(_closes, threads.threads(process))):
+    def __init__(self) -> None:
+        self._threads: dict[int, list[int]] = {}
+
+    def opened(self, inode: int, thread: int) -> "Opener":
+        """A thread opens a number once more; 0 is one that cannot be known."""
+        self._threads.setdefault(inode, []).append(thread)
+        return Opener(self, inode, thread)
+
+    def by_process(self, inode: int, process: int) -> int:
+        """How often a process has a number open; in any thread."""
+        return sum(_is_of(process, thread) for thread in list(self._threads.get(inode, ())))
+
+    def released(self, inode: int, thread: int) -> None:
+        """One of these has no descriptor any more."""
+        self._threads[inode].remove(thread)
+        if not self._threads[inode]:
+            del self._threads[inode]
+
+
+class Opener:
+    """Who has opened one file to append to it."""
+
+    def __init__(self, openers: Openers, inode: int, thread: int) -> None:
+        self._openers, self._inode, self._thread = openers, inode, thread
+
+    def closed(self) -> Closed:
+        """What it means that one of the file's descriptors is closed; reads /proc, so not for trio's thread.
+
+        `DONE` where nobody can tell: another user's process, another namespace, a kind of machine that is not known.
+        """
+        if not self._thread:
+            return Closed.DONE
+        try:
+            process = threads.process(self._thread)
+            if threads.is_killed(process):
+                return Closed.KILLED
+            if not any(map(_closes, threads.threads(process))):
+                return Closed.OPEN
+            # It may have opened it several times, and closes one of these.
+            opened = self._openers.by_process(self._inode, process)
+            return Closed.COPY if threads.descriptors(process, self._inode) >= opened else Closed.DONE
+        except (FileNotFoundError, ProcessLookupError):
+            # It has left the file to others.
             return Closed.OPEN
-        return Closed.COPY if threads.writes(process, inode) else Closed.DONE
-    except (FileNotFoundError, ProcessLookupError):
-        # It has left the file to others.
-        return Closed.OPEN
-    except (OSError, KeyError):
-        return Closed.DONE
+        except (OSError, KeyError):
+            return Closed.DONE
+
+    def release(self) -> None:
+        """All of the file's descriptors are closed."""
+        self._openers.released(self._inode, self._thread)
+
+
+def _is_of(process: int, thread: int) -> bool:
+    if thread == process:
+        return True
+    try:
+        return threads.process(thread) == process
+    except OSError:
+        return False
 
 
 def _closes(thread: int) -> bool:

@@ -16,8 +16,7 @@ import trio
 
 from potofs.backends.base import Reader
 from potofs.errors import InvalidMessage, NotFound, NotPermitted, PotofsError
-from potofs.fuse import closing
-from potofs.fuse.closing import Closed
+from potofs.fuse.closing import Closed, Opener
 from potofs.fuse.workers import Workers
 from potofs.journal.appending import Appender
 from potofs.tree.attributes import Attributes
@@ -80,17 +79,16 @@ class ConversationFile(OpenFile):
         inode: int,
         reader: Reader | None,
         appender: Appender | None,
-        opener: int,
+        opener: Opener | None,
     ) -> None:
         super().__init__(tree, workers, node, inode)
-        # The thread that opened it; 0 where it cannot be known.
-        self._opener = opener
         # Whether something waits that somebody closed in the middle, and whether its writer was killed.
         self._is_left = self._is_killed = False
         # None for a conversation that nobody had begun yet, and for one opened to append only.
         self._reader = reader
         # None for a file that is only read.
         self._appender = appender
+        self._opener = opener
         # Requests that append take their turns: a record is put together from several.
         self._turn = trio.Lock()
         # Whether something was appended that `fsync: close` has to make durable.
@@ -127,8 +125,8 @@ class ConversationFile(OpenFile):
         if self._appender is None:
             return
         try:
-            if self._appender.waiting:
-                await self._close(self._appender)
+            if self._appender.waiting and self._opener is not None:
+                await self._close(self._appender, self._opener)
         finally:
             # Also where a tail was refused: what was stored before it counts.
             await self._sync_at_close()
@@ -137,8 +135,8 @@ class ConversationFile(OpenFile):
         if self._appender is not None:
             await self._workers.run(self.node.user, lambda: self._tree.sync(self.node))
 
-    async def _close(self, appender: Appender) -> None:
-        closed = await self._workers.run(self.node.user, lambda: closing.closed(self._opener, self.inode))
+    async def _close(self, appender: Appender, opener: Opener) -> None:
+        closed = await self._workers.run(self.node.user, opener.closed)
         if closed is Closed.KILLED:
             self._is_killed = True
             return
@@ -155,6 +153,8 @@ class ConversationFile(OpenFile):
                     raise
 
     async def release(self) -> None:
+        if self._opener is not None:
+            self._opener.release()
         try:
             if self._appender is not None and self._is_left and not self._is_killed:
                 # Nobody goes on, and nobody was told anything when it was closed before.

@@ -19,6 +19,7 @@ from pyfuse3 import EntryAttributes, FileHandleT, FileInfo, FileNameT, FlagT, In
 from potofs.errors import AlreadyExists, InvalidMessage, NotFound, NotPermitted, Stale
 from potofs.fuse import intent, setting
 from potofs.fuse.activity import Activity
+from potofs.fuse.closing import Openers
 from potofs.fuse.directories import DirectoryHandle, Listed
 from potofs.fuse.errnos import answered
 from potofs.fuse.files import ConversationFile, DraftFile, OpenFile
@@ -55,6 +56,7 @@ class Operations(pyfuse3.Operations):
         self.permissions = permissions or Permissions(Owner(os.getuid(), os.getgid()))
         self._tree = tree
         self._inodes = Inodes()
+        self._openers = Openers()
         self._handles = Handles()
         self._workers = Workers()
         #: Where its answers are counted.
@@ -196,7 +198,7 @@ class Operations(pyfuse3.Operations):
         writes = flags & os.O_ACCMODE != os.O_RDONLY
         if node.kind is Kind.SCRATCH or (flags & os.O_TRUNC) or (writes and not flags & os.O_APPEND):
             return await self._opened_to_write(inode, node, flags)
-        reader = appender = None
+        reader = appender = opener = None
         if writes:
             looked_up = node
             node = await self._ask(node, lambda: self._finder.to_append_to(inode, looked_up, flags, is_sought))
@@ -204,7 +206,9 @@ class Operations(pyfuse3.Operations):
         if flags & os.O_ACCMODE != os.O_WRONLY:
             found = node
             reader = await self._ask(node, lambda: self._finder.reader(inode, found, appends=appender is not None))
-        return self._opened(ConversationFile(self._tree, self._workers, node, inode, reader, appender, ctx.pid))
+        if appender is not None:
+            opener = self._openers.opened(inode, ctx.pid)
+        return self._opened(ConversationFile(self._tree, self._workers, node, inode, reader, appender, opener))
 
     @answered
     async def create(
@@ -224,7 +228,8 @@ class Operations(pyfuse3.Operations):
             attributes = self._tree.unwritten(node)
             if flags & os.O_APPEND:
                 appender = self._tree.appender(node)
-                file = ConversationFile(self._tree, self._workers, node, attributes.inode, None, appender, ctx.pid)
+                opener = self._openers.opened(attributes.inode, ctx.pid)
+                file = ConversationFile(self._tree, self._workers, node, attributes.inode, None, appender, opener)
             else:
                 draft = await self._ask(node, lambda: self._tree.draft(node, empty=bool(flags & os.O_TRUNC)))
                 file = self._draft_file(node, attributes.inode, draft, flags)

@@ -67,8 +67,9 @@ def _flags(thread: int) -> int:
         return int(file.read().rpartition(b")")[2].split()[6])
 
 
-def writes(thread: int, inode: int) -> bool:
-    """Whether it has a conversation's file of this number open to write."""
+def descriptors(thread: int, inode: int) -> int:
+    """How many descriptors it has of conversations' files of this number, open to write."""
+    found = 0
     folder = f"/proc/{thread}/fd"
     for descriptor in os.listdir(folder):
         # It may close one meanwhile.
@@ -77,6 +78,5 @@ def writes(thread: int, inode: int) -> bool:
             if os.readlink(f"{folder}/{descriptor}").removesuffix(" (deleted)").endswith(".yaml"):
                 with open(f"{folder}info/{descriptor}", encoding="ascii") as file:
                     told = dict(line.split(":", 1) for line in file)
-                if int(told["ino"]) == inode and int(told["flags"], 8) & os.O_ACCMODE != os.O_RDONLY:
-                    return True
-    return False
+                found += int(told["ino"]) == inode and int(told["flags"], 8) & os.O_ACCMODE != os.O_RDONLY
+    return found

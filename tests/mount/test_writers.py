@@ -210,6 +210,40 @@ def test_a_message_that_several_programs_write_is_whole_whoever_of_them_ends(mia
     assert mia.rejected() == []
 
 
+def test_a_program_that_starts_others_while_it_writes_tears_nothing(mia: Conversation) -> None:
+    """Each of them is forked with all descriptors, and closes them as it begins."""
+    script = """
+        import subprocess, sys, threading
+        over = threading.Event()
+        def start_others():
+            while not over.is_set():
+                subprocess.run(["true"])
+        other = threading.Thread(target=start_others)
+        other.start()
+        with open(sys.argv[1], "a", buffering=1) as file:
+            for number in range(90):
+                for line in ("role: user", f"content: number {number}", "timestamp: 2024-01-15T10:30:00.000Z", "---"):
+                    print(line, file=file)
+        over.set()
+        other.join()
+    """
+    done = run(sys.executable, "-c", textwrap.dedent(script), mia.path)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert mia.path.read_text() == "".join(
+        f"role: user\ncontent: number {number}\ntimestamp: 2024-01-15T10:30:00.000Z\n---\n" for number in range(90)
+    )
+    assert mia.rejected() == []
+
+
+def test_a_whole_message_is_stored_as_it_is_closed_also_by_who_has_opened_the_file_again(mia: Conversation) -> None:
+    with mia.path.open("ab") as other:
+        other.write(record("first"))
+        other.flush()
+        with mia.path.open("ab") as file:
+            file.write(b"role: user\ncontent: closed\n")
+        assert mia.contents() == ["first", "closed"]
+
+
 def test_a_message_that_is_whole_when_all_have_ended_is_stored_with_the_last_of_them(mia: Conversation) -> None:
     script = """{ sh -c 'printf "role: user\ncontent: later\n"; sleep 0.2; true' & } >> "$CURRENT"; exit 0"""
     assert shell(script, CURRENT=mia.path).returncode == 0
