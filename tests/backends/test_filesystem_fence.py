@@ -2,13 +2,14 @@
 
 import os
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from potofs.backends.base import Backend, Fence
-from potofs.errors import DeadlineExceeded, Fenced
+from potofs.errors import DeadlineExceeded, Fenced, WouldBlock
 from tests.backends.kit import joined, records, stored
 from tests.backends.test_filesystem_lock import held_by_a_process
 from tests.mounts import wait_until
@@ -81,6 +82,28 @@ def test_a_change_that_goes_on_for_too_long_is_reported_with_the_fence_set(
     with held_by_a_process(users / "mia/.lock"), pytest.raises(DeadlineExceeded, match="mia"):
         backend.set_fence(FROZEN)
     assert backend.fence() == FROZEN
+
+
+def test_whoever_makes_a_user_waits_for_the_fence_no_longer_than_for_a_lock(
+    on_files: Callable[..., Backend], users: Path
+) -> None:
+    backend = on_files(lockTimeoutMs="120")
+    with held_by_a_process(users.parent / "system/.lock"):
+        for attempt in (
+            lambda: backend.create_user("mia", b""),
+            lambda: backend.append("noah", records(0, 1)),
+            lambda: backend.set_changed(None, 1),
+            lambda: backend.set_fence(FROZEN),
+        ):
+            begun = time.monotonic()
+            with pytest.raises(DeadlineExceeded, match=r"system/\.lock.*lockTimeoutMs.*try again"):
+                attempt()
+            assert 0.1 < time.monotonic() - begun < 5
+        with pytest.raises(WouldBlock):
+            backend.append("noah", records(0, 1), wait=False)
+    assert list(users.iterdir()) == []
+    assert backend.fence() == Fence()
+    backend.create_user("mia", b"")
 
 
 def test_there_is_no_moment_without_a_fence(on_files: Callable[..., Backend]) -> None:

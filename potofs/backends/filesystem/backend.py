@@ -64,7 +64,7 @@ class FilesystemBackend(Backend):
         self.limits = self._settings.limits
         self._layout = Layout(where.place)
         self._locks = UserLocks(self._layout.lock, self._settings.lock_timeout_ms)
-        self._fence = FenceFile(self._layout)
+        self._fence = FenceFile(self._layout, self._settings.lock_timeout_ms)
         self._folders = Folders(self._layout, self._fence)
         self._conversations = Conversations(self._layout)
         self._index = Index(
@@ -427,7 +427,10 @@ class FilesystemBackend(Backend):
         return self._fence.get()
 
     def set_fence(self, fence: Fence) -> None:
-        """Raises DeadlineExceeded if a change goes on for too long; the fence is set by then, and can be set again."""
+        """Raises DeadlineExceeded if a change goes on for too long, or making a user; it can be set again.
+
+        Only what waited for a user says so with the fence set.
+        """
         self._fence.set(fence)
         for user in self.users():
             # Whoever saw the old one holds a lock.

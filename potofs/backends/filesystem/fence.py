@@ -17,15 +17,16 @@ from potofs.backends.base import Fence
 from potofs.backends.filesystem import files
 from potofs.backends.filesystem.conversations import must_be_there
 from potofs.backends.filesystem.layout import FILE_MODE, Layout
+from potofs.backends.filesystem.lock import locked
 from potofs.backends.filesystem.sync import sync_directory
-from potofs.errors import Fenced, WouldBlock
+from potofs.errors import DeadlineExceeded, Fenced, WouldBlock
 
 
 class FenceFile:
     """The fence of one root."""
 
-    def __init__(self, layout: Layout) -> None:
-        self._layout = layout
+    def __init__(self, layout: Layout, timeout_ms: int) -> None:
+        self._layout, self._timeout = layout, timeout_ms / 1000
         # What was read last, and from which file.
         self._known: tuple[tuple[int, int], Fence] | None = None
 
@@ -45,8 +46,11 @@ class FenceFile:
             raise Fenced(f"nothing is changed: {self._layout.fence} cannot be read, {error}") from None
 
     def set(self, fence: Fence) -> None:
-        """Replaces it, durably; from now on no user is made by anybody who saw the old one; raises OSError."""
-        with self._locked(fcntl.LOCK_EX):
+        """Replaces it, durably; from now on no user is made by anybody who saw the old one.
+
+        Raises DeadlineExceeded, with nothing changed, and OSError.
+        """
+        with self._locked(fcntl.LOCK_EX, wait=True):
             # Files are told apart by number and time, and a number may come again within a tick of the files' clock.
             now = max(time.time_ns(), files.changed(self._layout.fence) + 1)
             files.replace_whole(self._layout.fence, msgspec.json.encode(fence), mtime_ns=now)
@@ -54,27 +58,38 @@ class FenceFile:
 
     @contextmanager
     def open_for_users(self, *, wait: bool) -> Iterator[None]:
-        """Keeps it as it is while a user's folders are made; raises Fenced, WouldBlock, OSError."""
-        with self._locked(fcntl.LOCK_SH | (0 if wait else fcntl.LOCK_NB)):
+        """Keeps it as it is while a user's folders are made; raises Fenced, OSError.
+
+        WouldBlock at once if it may not wait, DeadlineExceeded if it waited too long.
+        """
+        with self._locked(fcntl.LOCK_SH, wait=wait):
             self.get().check()
             yield
 
     @contextmanager
-    def _locked(self, how: int) -> Iterator[None]:
+    def _locked(self, how: int, *, wait: bool) -> Iterator[None]:
         with must_be_there(self._layout):
             files.make_directories(self._layout.system, below=self._layout.root, durable=False)
+        deadline = time.monotonic() + (self._timeout if wait else 0)
         descriptor = os.open(self._layout.fence_lock, os.O_RDWR | os.O_CREAT, FILE_MODE)
         try:
-            fcntl.flock(descriptor, how)
+            if not locked(descriptor, how, deadline):
+                raise self._given_up(wait)
             try:
                 yield
             finally:
                 # Closing would not do where a child has the descriptor too.
                 fcntl.flock(descriptor, fcntl.LOCK_UN)
-        except BlockingIOError:
-            raise WouldBlock("the journal is being frozen or opened") from None
         finally:
             os.close(descriptor)
+
+    def _given_up(self, wait: bool) -> WouldBlock | DeadlineExceeded:
+        if not wait:
+            return WouldBlock("the journal is being frozen or opened")
+        return DeadlineExceeded(
+            f"another program has held {self._layout.fence_lock} for {self._timeout:g} s (lockTimeoutMs); "
+            "nothing was changed, try again"
+        )
 
 
 def _file(found: os.stat_result) -> tuple[int, int]:

@@ -16,7 +16,7 @@ class Folders:
         self._layout, self._fence = layout, fence
 
     def make(self, user: str, *, wait: bool = True) -> None:
-        """Makes those of a user that are not there; raises Fenced, WouldBlock, OSError."""
+        """Makes those of a user that are not there; raises Fenced, WouldBlock, DeadlineExceeded, OSError."""
         archived = self._layout.archived(user)
         if not os.path.isdir(archived):
             with self._fence.open_for_users(wait=wait), must_be_there(self._layout):
@@ -29,6 +29,6 @@ class Folders:
             sync_directory(folder)
 
     def set_users_changed(self, when_ns: int) -> None:
-        """Sets when a user was last added; raises Fenced, OSError."""
+        """Sets when a user was last added; raises Fenced, DeadlineExceeded, OSError."""
         with self._fence.open_for_users(wait=True), must_be_there(self._layout):
             os.utime(self._layout.users, ns=(when_ns, when_ns))

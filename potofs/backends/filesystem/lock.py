@@ -19,6 +19,24 @@ _FIRST_PAUSE = 0.0005
 _LONGEST_PAUSE = 0.008
 
 
+def locked(descriptor: int, how: int, deadline: float) -> bool:
+    """Locks an open file, LOCK_EX or LOCK_SH of flock(2); False if others had it until a deadline (seconds, monotonic).
+
+    It is tried once, also where the deadline has passed. Raises OSError.
+    """
+    pause = _FIRST_PAUSE
+    while True:
+        try:
+            fcntl.flock(descriptor, how | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() + pause > deadline:
+                return False
+            time.sleep(pause)
+            pause = min(2 * pause, _LONGEST_PAUSE)
+        else:
+            return True
+
+
 class _Queue:
     """The threads of this process that want one user's lock."""
 
@@ -50,7 +68,7 @@ class UserLocks:
                 # Opened anew each time: a lock belongs to an open file, which child processes share.
                 descriptor = os.open(self._path_of(user), os.O_RDWR | os.O_CREAT, FILE_MODE)
                 try:
-                    if not self._flock(descriptor, deadline):
+                    if not locked(descriptor, fcntl.LOCK_EX, deadline):
                         raise self._given_up(user, wait)
                     try:
                         yield descriptor
@@ -75,20 +93,6 @@ class UserLocks:
                 queue.wanted_by -= 1
                 if not queue.wanted_by:
                     del self._queues[user]
-
-    @staticmethod
-    def _flock(descriptor: int, deadline: float) -> bool:
-        pause = _FIRST_PAUSE
-        while True:
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                if time.monotonic() + pause > deadline:
-                    return False
-                time.sleep(pause)
-                pause = min(2 * pause, _LONGEST_PAUSE)
-            else:
-                return True
 
     def _given_up(self, user: str, wait: bool) -> WouldBlock | DeadlineExceeded:
         if not wait:
