@@ -10,6 +10,7 @@ the abstract methods; what archives, restores and compresses it may leave out, a
 """
 
 import errno
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from enum import Enum
@@ -299,12 +300,18 @@ class Backend(ABC):
     def prepare(self, *, create: bool) -> None:
         """Reaches its place, and makes it if told to; raises NotFound if it is not there, OSError if it cannot."""
 
-    def hurry(self) -> None:  # noqa: B027  (only what waits for a network cares)
-        """From now on, a server that has just answered nobody until a deadline gets little time to show that it does.
+    def hurry(self) -> None:  # noqa: B027  (only what waits for others cares)
+        """From now on, what has just kept somebody waiting until a deadline gets little time from whoever comes next: a
+        server that hangs, a writer that holds a lock.
 
         DeadlineExceeded comes soon then, and nothing is done. Told by a mount, where one request waits for another:
         programs would wait for one deadline after the other.
         """
+
+    @property
+    def patience(self) -> float:
+        """How long a change waits for a server or for other writers (seconds); infinite where it waits for nobody."""
+        return math.inf
 
     # Users
 

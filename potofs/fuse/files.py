@@ -15,6 +15,7 @@ from typing import TypeVar
 import trio
 
 from potofs.backends.base import Reader
+from potofs.backends.insisting import insisting
 from potofs.errors import InvalidMessage, NotFound, NotPermitted, PotofsError
 from potofs.fuse.closing import Closed, Opener
 from potofs.fuse.workers import Workers
@@ -136,7 +137,7 @@ class ConversationFile(OpenFile):
             await self._workers.run(self.node.user, lambda: self._tree.sync(self.node))
 
     async def _close(self, appender: Appender, opener: Opener) -> None:
-        closed = await self._workers.run(self.node.user, opener.closed)
+        closed = await self._workers.run_apart(opener.closed)
         if closed is Closed.KILLED:
             self._is_killed = True
             return
@@ -164,7 +165,8 @@ class ConversationFile(OpenFile):
         finally:
             if self._appender is not None and self._appender.is_unsettled:
                 async with self._turn:
-                    await self._workers.run(self.node.user, self.abandon)
+                    # Whoever wrote it may be gone: nobody waits, and nobody would try again.
+                    await self._workers.run_behind(insisting()(self.abandon))
             else:
                 self.abandon()
 

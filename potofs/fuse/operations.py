@@ -8,14 +8,16 @@ import errno
 import logging
 import os
 import stat
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AsyncExitStack, suppress
+from contextlib import AsyncExitStack, nullcontext, suppress
 from typing import TypeVar
 
 import pyfuse3
 from pyfuse3 import EntryAttributes, FileHandleT, FileInfo, FileNameT, FlagT, InodeT, ModeT, RequestContext
 
+from potofs.backends.insisting import insisting
 from potofs.errors import AlreadyExists, InvalidMessage, NotFound, NotPermitted, Stale
 from potofs.fuse import intent, setting
 from potofs.fuse.activity import Activity
@@ -28,7 +30,7 @@ from potofs.fuse.freshness import REMEMBERED, Freshness
 from potofs.fuse.handles import Handles
 from potofs.fuse.inodes import Inodes
 from potofs.fuse.permissions import Owner, Permissions
-from potofs.fuse.workers import THREADS, Workers
+from potofs.fuse.workers import Workers
 from potofs.names import NAME_MAX
 from potofs.tree import nodes
 from potofs.tree.attributes import Attributes, Entry
@@ -42,6 +44,9 @@ Result = TypeVar("Result")
 log = logging.getLogger(__name__)
 
 _BLOCK = 4096
+# For what is not finished when the mount ends: of so many each has a thread, and all wait for the same deadline. (And
+# a connection: there are 256.)
+_THREADS_AT_LAST = 200
 
 
 class Operations(pyfuse3.Operations):
@@ -58,7 +63,7 @@ class Operations(pyfuse3.Operations):
         self._inodes = Inodes()
         self._openers = Openers()
         self._handles = Handles()
-        self._workers = Workers()
+        self._workers = Workers(tree.patience)
         #: Where its answers are counted.
         self.activity = Activity()
         tree.system.metrics = self._metrics
@@ -337,10 +342,16 @@ class Operations(pyfuse3.Operations):
 
     def close(self) -> None:
         """Sets aside what open handles have not finished; after the last request."""
-        # At once, for each may have to wait for a server that does not answer.
+        # Each may have to wait for a server, for two steps; if that is silent all the while, the rest does not.
+        patience_ends = time.monotonic() + 2 * self._tree.patience
+
+        def end(file: OpenFile) -> None:
+            with insisting() if time.monotonic() < patience_ends else nullcontext():
+                file.abandon()
+
         try:
-            with ThreadPoolExecutor(THREADS) as threads:
-                list(threads.map(lambda file: file.abandon(), self._handles.files()))
+            with ThreadPoolExecutor(_THREADS_AT_LAST) as threads:
+                list(threads.map(end, self._handles.files()))
         finally:
             self._tree.close()
 

@@ -2,9 +2,11 @@
 
 On trio's thread, where every request waits for the one before: memory, local file I/O, and locks that are free at once.
 In worker threads: whatever waits for a disk, a network or another writer. One user's requests get only a few of them,
-so that a slow user never slows another.
+so that a slow user never slows another; and one that has waited for a thread as long as it would for a writer or a
+server is told so, and not kept any longer.
 """
 
+import math
 from collections.abc import Callable
 from contextlib import suppress
 from typing import TypeVar
@@ -12,34 +14,45 @@ from weakref import WeakValueDictionary
 
 import trio
 
-from potofs.errors import WouldBlock
+from potofs.errors import DeadlineExceeded, WouldBlock
 from potofs.tree.nodes import Node
 
 Result = TypeVar("Result")
 
-#: Threads for all.
-THREADS = 64
-# For the requests of one user, and for those that are about the journal as a whole.
+# Threads for all requests of users, and for those of one user.
+_THREADS = 64
 _THREADS_OF_USER = 6
+# For those that are about the journal as a whole, and for what is done when nobody waits for it any more.
 _THREADS_APART = 16
+_THREADS_BEHIND = 16
 
 
 class Workers:
-    """The worker threads of one mount."""
+    """The worker threads of one mount. `patience` is how long a request waits for one (seconds)."""
 
-    def __init__(self) -> None:
-        self._all = trio.CapacityLimiter(THREADS)
+    def __init__(self, patience: float) -> None:
+        self._patience = patience
+        self._all = trio.CapacityLimiter(_THREADS)
         self._apart = trio.CapacityLimiter(_THREADS_APART)
+        self._behind = trio.CapacityLimiter(_THREADS_BEHIND)
+        # Of threads that were waited for before.
+        self._taken = trio.CapacityLimiter(math.inf)
         # A user's limiter lives as long as a request that holds it.
         self._of_users: WeakValueDictionary[str, trio.CapacityLimiter] = WeakValueDictionary()
 
     async def run(self, user: str, function: Callable[[], Result]) -> Result:
-        """Runs a function in a worker thread on behalf of a user; raises what it raises."""
+        """Runs a function in a worker thread on behalf of a user; raises what it raises, and DeadlineExceeded."""
         limiter = self._of_users.get(user)
         if limiter is None:
             limiter = self._of_users[user] = trio.CapacityLimiter(_THREADS_OF_USER)
-        async with limiter:
-            return await trio.to_thread.run_sync(function, limiter=self._all)
+        with trio.move_on_after(self._patience) as waiting:
+            async with limiter, self._all:
+                # From here on it takes as long as it takes.
+                waiting.deadline = math.inf
+                return await trio.to_thread.run_sync(function, limiter=self._taken)
+        raise DeadlineExceeded(
+            f"user {user!r}: other requests have taken all threads for {self._patience:g} s; nothing was changed"
+        )
 
     async def run_apart(self, function: Callable[[], Result]) -> Result:
         """Runs a function in a worker thread that no request of a user can take: how the journal is can be asked for
@@ -47,9 +60,13 @@ class Workers:
         """
         return await trio.to_thread.run_sync(function, limiter=self._apart)
 
+    async def run_behind(self, function: Callable[[], Result]) -> Result:
+        """Runs a function in a worker thread that nobody waits for: however long it takes, no request is kept by it."""
+        return await trio.to_thread.run_sync(function, limiter=self._behind)
+
     def at_work(self) -> int:
         """How many threads are running something."""
-        return self._all.borrowed_tokens + self._apart.borrowed_tokens
+        return sum(limiter.borrowed_tokens for limiter in (self._all, self._apart, self._behind))
 
     async def ask_about(self, node: Node, blocks: bool, question: Callable[[], Result]) -> Result:
         """Asks something about an entry: here where that is quick, in a worker thread if it `blocks`.

@@ -1,5 +1,6 @@
 """The process that serves a mount: from the first request to a clean end on a signal."""
 
+import functools
 import logging
 import resource
 import signal
@@ -22,6 +23,8 @@ from potofs.tree.tree import Tree
 
 log = logging.getLogger(__name__)
 
+# Requests that may be under way: beyond these, whoever comes waits for any of them, of whichever user.
+_REQUESTS = 1024
 _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
@@ -68,10 +71,11 @@ def serve(served: Served, on_ready: Callable[[], None]) -> None:
         supervisor.stopping(f"ending the mount at {served.mountpoint}")
         operations.freshness.close()
         try:
-            operations.close()
-        finally:
+            # First, for nobody is answered any more, and what is set aside may wait for a server.
             pyfuse3.close(unmount=True)
-        log.info("unmounted %s", served.mountpoint)
+            log.info("unmounted %s", served.mountpoint)
+        finally:
+            operations.close()
 
 
 async def _answer(served: Served, operations: Operations, supervisor: Supervisor, on_ready: Callable[[], None]) -> None:
@@ -86,7 +90,7 @@ async def _answer(served: Served, operations: Operations, supervisor: Supervisor
         nursery.start_soon(trio.to_thread.run_sync, tell)
         if supervisor.watchdog is not None:
             nursery.start_soon(_show_life, supervisor, supervisor.watchdog)
-        await pyfuse3.main()
+        await pyfuse3.main(max_tasks=_REQUESTS)
         nursery.cancel_scope.cancel()
 
 
@@ -94,19 +98,28 @@ async def _obey_signals(served: Served, operations: Operations, supervisor: Supe
     for ending in _SIGNALS:
         # What is in force again when nobody listens any more: a second signal may not end it before all is set aside.
         signal.signal(ending, lambda *_: None)
+    one_at_a_time = trio.Lock()
+
+    async def reload() -> None:
+        async with one_at_a_time:
+            supervisor.reloading()
+            await _reload(served, operations)
+            supervisor.ready(status)
+
     with trio.open_signal_receiver(*_SIGNALS) as signals:
-        async for number in signals:
-            if number == signal.SIGHUP:
-                supervisor.reloading()
-                await _reload(served, operations)
-                supervisor.ready(status)
-                continue
-            log.info("%s: unmounting", signal.Signals(number).name)
-            supervisor.stopping(f"unmounting {served.mountpoint}")
-            # Before requests stop being answered, which the kernel may have it wait for.
-            await trio.to_thread.run_sync(operations.freshness.close)
-            pyfuse3.terminate()
-            return
+        async with trio.open_nursery() as reloads:
+            async for number in signals:
+                if number == signal.SIGHUP:
+                    # It may wait for a network, and what comes next may be the order to end.
+                    reloads.start_soon(reload)
+                    continue
+                log.info("%s: unmounting", signal.Signals(number).name)
+                supervisor.stopping(f"unmounting {served.mountpoint}")
+                # Before requests stop being answered, which the kernel may have it wait for.
+                await trio.to_thread.run_sync(operations.freshness.close)
+                pyfuse3.terminate()
+                reloads.cancel_scope.cancel()
+                return
 
 
 async def _reload(served: Served, operations: Operations) -> None:
@@ -116,7 +129,8 @@ async def _reload(served: Served, operations: Operations) -> None:
         return
     try:
         # In a thread: names of system users may be asked of a network.
-        operations.permissions = await trio.to_thread.run_sync(owners.permissions, served.options)
+        read = functools.partial(owners.permissions, served.options)
+        operations.permissions = await trio.to_thread.run_sync(read, abandon_on_cancel=True)
     except (PotofsError, OSError) as error:
         log.error("SIGHUP: the owner map stays as it was: %s", reason(error))
     else:

@@ -137,6 +137,11 @@ class Tree:
         return self._backend.blocks
 
     @property
+    def patience(self) -> float:
+        """How long a change waits for a server or for other writers (seconds)."""
+        return self._backend.patience
+
+    @property
     def append_blocks(self) -> bool:
         """Whether appending waits for a disk or a network even when no other writer is there."""
         return self._backend.append_blocks

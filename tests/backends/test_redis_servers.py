@@ -238,7 +238,7 @@ def test_a_replica_can_be_read_and_not_be_changed(
 def test_a_change_that_too_few_replicas_have_is_reported_and_stored_once(
     server_with: Callable[..., Server], on: Callable[..., RedisBackend]
 ) -> None:
-    backend = on(server_with(), waitReplicas="1", timeoutMs="200")
+    backend = on(server_with(), waitReplicas="1", timeoutMs="600")
     for _ in range(2):
         with pytest.raises(DeadlineExceeded, match="stored, but 0 of 1 replicas"):
             backend.append("mia", records(0, 1))

@@ -1,13 +1,15 @@
 """A Redis that hangs: every call on the mount is answered within its deadline, and all is well once it goes on."""
 
 import errno
+import fcntl
 import os
 import signal
 import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 
@@ -76,6 +78,11 @@ class Opened:
         self.reading = os.open(mount.current("mia"), os.O_RDONLY)
         self.folder = os.open(mount.users, os.O_RDONLY)
 
+    def finish(self) -> None:
+        """Closes the only descriptor of what is not finished."""
+        descriptor, self.unfinished = self.unfinished, -1
+        os.close(descriptor)
+
     def close(self) -> None:
         for descriptor in vars(self).values():
             with suppress(OSError):
@@ -92,7 +99,7 @@ CALLS: dict[str, Callable[[Mount, Opened], object]] = {
     "open to append": lambda mount, _: os.open(mount.current("mia"), os.O_WRONLY | os.O_APPEND),
     "a whole record": lambda _, opened: os.write(opened.appending, RECORD.format(3).encode()),
     "the rest of a record": lambda _, opened: os.write(opened.unfinished, b"---\n"),
-    "close with a message waiting": lambda _, opened: os.close(os.dup(opened.unfinished)),
+    "close with a message waiting": lambda _, opened: opened.finish(),
     "fsync": lambda _, opened: os.fsync(opened.appending),
     "fstat": lambda _, opened: os.fstat(opened.reading),
     "read": lambda _, opened: os.pread(opened.reading, 10, 0),
@@ -239,3 +246,101 @@ def test_what_nobody_waits_for_is_set_aside_by_a_server_that_goes_on_in_time(mou
     wait_until(lambda: answer_of(lambda: os.listdir(mount.dialogs("mia") / "rejected"))[0] == "done", "it is set aside")
     (kept,) = (mount.dialogs("mia") / "rejected").iterdir()
     assert kept.read_bytes() == b"role: user"
+
+
+@pytest.fixture
+def on_files(mount_at: Callable[..., Mount], tmp_path: Path) -> Mount:
+    """On files, with the same deadline for locks."""
+    settings = f"lockTimeoutMs={DEADLINE * 1000:.0f}&archiveThreshold=0&maxConversationLength=0"
+    mount = mount_at(f"file://{tmp_path}/journal?{settings}")
+    mount.expect_warning(".")
+    for user in ("mia", "noah"):
+        (mount.users / user).mkdir()
+        with mount.current(user).open("a") as file:
+            file.write(RECORD.format(0))
+    return mount
+
+
+@contextmanager
+def locked(folder: Path, user: str) -> Iterator[None]:
+    """Another program holds the lock of a user."""
+    with (folder / "journal/users" / user / ".lock").open("r+b") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def all_at_once(calls: list[Callable[[], object]]) -> list[tuple[str, float]]:
+    with ThreadPoolExecutor(len(calls)) as pool:
+        return list(pool.map(answer_of, calls))
+
+
+def test_however_many_wait_for_one_user_nobody_else_waits_nor_they_for_one_another(
+    on_files: Mount, tmp_path: Path
+) -> None:
+    """More than pyfuse3 has tasks for by itself, and a user has threads."""
+    descriptors = [os.open(on_files.current("mia"), os.O_WRONLY | os.O_APPEND) for _ in range(150)]
+    for number, descriptor in enumerate(descriptors):
+        content = f"role: user\ncontent: number {number}\n"
+        os.write(descriptor, content.encode())
+    waits: list[tuple[str, float]] = []
+    with locked(tmp_path, "mia"):
+        closing = threading.Thread(
+            target=lambda: waits.extend(all_at_once([partial(os.close, descriptor) for descriptor in descriptors]))
+        )
+        closing.start()
+        others = []
+        while closing.is_alive():
+            others.append(answer_of(on_files.current("noah").stat))
+            others.append(answer_of(partial(os.listdir, on_files.path / "system")))
+        closing.join()
+    assert {answer for answer, _ in others} == {"done"}
+    assert max(waited for _, waited in others) < DEADLINE / 2
+    assert {answer for answer, _ in waits} == {"ETIMEDOUT"}
+    assert max(waited for _, waited in waits) < DEADLINE + SOME
+    wait_until(lambda: len(os.listdir(on_files.dialogs("mia") / "rejected")) == 150, "all of it is set aside")
+
+
+def test_appends_that_the_kernel_sends_one_after_the_other_wait_for_one_deadline_together(
+    on_files: Mount, tmp_path: Path
+) -> None:
+    descriptors = [os.open(on_files.current("mia"), os.O_WRONLY | os.O_APPEND) for _ in range(12)]
+    try:
+        with locked(tmp_path, "mia"):
+            waits = all_at_once(
+                [
+                    partial(os.write, descriptor, RECORD.format(1 + number).encode())
+                    for number, descriptor in enumerate(descriptors)
+                ]
+            )
+        assert {answer for answer, _ in waits} == {"ETIMEDOUT"}
+        assert max(waited for _, waited in waits) < DEADLINE + SOME
+        # It is free again, and nobody is told of the past.
+        assert os.write(descriptors[0], RECORD.format(50).encode()) == len(RECORD.format(50))
+    finally:
+        for descriptor in descriptors:
+            os.close(descriptor)
+
+
+def test_what_is_let_go_while_the_server_hangs_keeps_nobody(mount: Mount, server: Servers) -> None:
+    descriptors = [os.open(mount.current("mia"), os.O_WRONLY | os.O_APPEND) for _ in range(40)]
+    for descriptor in descriptors:
+        os.write(descriptor, b"role: user\ncontent: half")
+    with Hanging(server):
+        all_at_once([partial(os.close, descriptor) for descriptor in descriptors])
+        answer, waited = answer_of(mount.current("mia").stat)
+        assert (answer, waited < DEADLINE + SOME) == ("ETIMEDOUT", True)
+
+
+def test_whoever_asks_while_the_daemon_sets_aside_what_it_has_is_told_that_it_is_gone(
+    mount: Mount, server: Servers
+) -> None:
+    opened = Opened(mount)
+    daemon = mount.daemon
+    with Hanging(server):
+        os.kill(daemon, signal.SIGTERM)
+        wait_until(lambda: not is_mounted(mount.path), "it is unmounted")
+        answer, waited = answer_of(partial(os.fstat, opened.reading))
+        assert (answer, waited < DEADLINE) == ("ENOTCONN", True)
+        assert processes_of(mount.path) != [], "it is at work still"
+    wait_until(lambda: not processes_of(mount.path), "the daemon has ended", 10)
+    opened.close()

@@ -123,6 +123,13 @@ class FilesystemBackend(Backend):
         except FileNotFoundError:
             raise NotFound(f"there is no journal at {self._layout.root}: check the path") from None
 
+    def hurry(self) -> None:
+        self._locks.hurries = True
+
+    @property
+    def patience(self) -> float:
+        return self._locks.timeout
+
     # Users
 
     def users(self) -> Iterator[str]:

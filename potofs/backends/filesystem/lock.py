@@ -12,11 +12,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from potofs.backends.filesystem.layout import FILE_MODE
+from potofs.backends.insisting import insists
 from potofs.errors import DeadlineExceeded, WouldBlock
 
 # How often a lock that another process holds is tried again: soon at first, for appends are short (seconds).
 _FIRST_PAUSE = 0.0005
 _LONGEST_PAUSE = 0.008
+# What a lock gets that somebody has just waited for in vain (seconds).
+_MOMENT = 0.02
 
 
 def locked(descriptor: int, how: int, deadline: float) -> bool:
@@ -50,7 +53,12 @@ class UserLocks:
 
     def __init__(self, path_of: Callable[[str], str], timeout_ms: int) -> None:
         self._path_of = path_of
-        self._timeout = min(timeout_ms / 1000, threading.TIMEOUT_MAX)
+        #: How long is waited (seconds).
+        self.timeout = min(timeout_ms / 1000, threading.TIMEOUT_MAX)
+        #: Whether those who come after one that has waited in vain wait for a moment only.
+        self.hurries = False
+        # When somebody was last given up for, of users whose lock nobody has had since (seconds, monotonic).
+        self._given_up_at: dict[str, float] = {}
         self._guard = threading.Lock()
         self._queues: dict[str, _Queue] = {}
 
@@ -60,16 +68,18 @@ class UserLocks:
 
         Raises WouldBlock at once if it may not wait, DeadlineExceeded if it waited too long.
         """
-        deadline = time.monotonic() + (self._timeout if wait else 0)
+        timeout = self._patience(user) if wait else 0
+        deadline = time.monotonic() + timeout
         with self._queued(user) as lock:
-            if not lock.acquire(timeout=self._timeout) if wait else not lock.acquire(blocking=False):
-                raise self._given_up(user, wait)
+            if not lock.acquire(timeout=timeout) if wait else not lock.acquire(blocking=False):
+                raise self._given_up(user, timeout if wait else None)
             try:
                 # Opened anew each time: a lock belongs to an open file, which child processes share.
                 descriptor = os.open(self._path_of(user), os.O_RDWR | os.O_CREAT, FILE_MODE)
                 try:
                     if not locked(descriptor, fcntl.LOCK_EX, deadline):
-                        raise self._given_up(user, wait)
+                        raise self._given_up(user, timeout if wait else None)
+                    self._given_up_at.pop(user, None)
                     try:
                         yield descriptor
                     finally:
@@ -94,10 +104,19 @@ class UserLocks:
                 if not queue.wanted_by:
                     del self._queues[user]
 
-    def _given_up(self, user: str, wait: bool) -> WouldBlock | DeadlineExceeded:
-        if not wait:
+    def _patience(self, user: str) -> float:
+        if not self.hurries or insists():
+            return self.timeout
+        given_up = self._given_up_at.get(user)
+        # For as long at most: whoever comes then waits once more.
+        return self.timeout if given_up is None or time.monotonic() > given_up + self.timeout else _MOMENT
+
+    def _given_up(self, user: str, timeout: float | None) -> WouldBlock | DeadlineExceeded:
+        if timeout is None:
             return WouldBlock(f"user {user!r}: another writer is at work")
+        if timeout == self.timeout:
+            self._given_up_at[user] = time.monotonic()
         return DeadlineExceeded(
-            f"user {user!r}: another writer has held {self._path_of(user)} for {self._timeout:g} s (lockTimeoutMs); "
+            f"user {user!r}: another writer has held {self._path_of(user)} for {self.timeout:g} s (lockTimeoutMs); "
             "nothing was changed, try again"
         )

@@ -107,6 +107,10 @@ class RedisBackend(Backend):
     def hurry(self) -> None:
         self._link.hurries = True
 
+    @property
+    def patience(self) -> float:
+        return self._link.timeout
+
     # Users
 
     def users(self) -> Iterator[str]:
@@ -311,9 +315,7 @@ class RedisBackend(Backend):
     def set_aside(self, user: str, data: bytes, name: str | None = None, *, mtime_ns: int | None = None) -> str:
         if name is None:
             base = times.compact(time.time_ns())
-            # Whoever wrote it may be gone: nobody waits, and nobody would try again.
-            with self._link.insisting():
-                return named(self._copies.put("aside", user, base, data, mtime_ns, NO_FIGURES))
+            return named(self._copies.put("aside", user, base, data, mtime_ns, NO_FIGURES))
         try:
             with explained(exists=lambda: taken_aside(user, name)):
                 return named(self._copies.put("named aside", user, spelled(name), data, mtime_ns, NO_FIGURES))

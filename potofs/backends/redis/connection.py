@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 
 import redis
 
+from potofs.backends.insisting import insists
 from potofs.backends.redis import clients, failures, patience
 from potofs.backends.redis.address import address
 from potofs.backends.redis.scripts import Script
@@ -60,19 +61,18 @@ class Link:
         self.hurries = False
         # When a server answered last, and when all had been silent for a whole deadline (seconds, monotonic).
         self._answered = self._silent = 0.0
-        self._thread = threading.local()
 
     def run(self, do: Callable[[Any], Result]) -> Result:
         """What a function makes of a redis-py client; called again, within the deadline, if the connection was cut.
 
-        So it has to do the same when it is done twice. If it `hurries`, and this thread is not `insisting`, raises
-        Silent soon where others have just waited in vain.
+        So it has to do the same when it is done twice. If it `hurries`, and this thread does not insist, raises Silent
+        soon where others have just waited in vain.
         """
         begun = time.monotonic()
         deadline = begun + self.timeout
         # For a deadline at most: to answer a PING so soon may be more than it can.
         is_silent = self._answered < self._silent and begun < self._silent + self.timeout
-        if self.hurries and is_silent and not getattr(self._thread, "insists", False) and not self._answers_again():
+        if self.hurries and is_silent and not insists() and not self._answers_again():
             raise Silent(f"{self._server} did not answer within {self.timeout:g} s a moment ago")
         for attempt in itertools.count():
             try:
@@ -102,16 +102,6 @@ class Link:
             return False
         self._answered = time.monotonic()
         return True
-
-    @contextmanager
-    def insisting(self) -> Iterator[None]:
-        """What this thread does meanwhile is tried until its own deadline, whatever others have met."""
-        before = getattr(self._thread, "insists", False)
-        self._thread.insists = True
-        try:
-            yield
-        finally:
-            self._thread.insists = before
 
     def command(self, *arguments: Argument) -> Any:
         """The answer to one command that may be repeated: one that reads, or that leaves the same when done twice."""

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 
 from potofs.backends.base import RECORD_END, Stat, seam
+from potofs.backends.insisting import insisting
 from potofs.backends.redis.changes import Changes, Figures, Refusal, Seen, text_of
 from potofs.backends.redis.connection import Argument, Link, Silent
 from potofs.backends.redis.keys import SHARDS, Keys, nobody, shard_of_user
@@ -130,7 +131,7 @@ class Copies:
             # If the change is done, whoever is told, they are not under this key any more.
             if is_sent or not isinstance(error, Silent):
                 # Also if that is a second deadline: what is sent may be done once the server goes on.
-                with suppress(OSError, PotofsError), self._link.insisting():
+                with suppress(OSError, PotofsError), insisting():
                     self._link.command("UNLINK", key)
             if isinstance(error, Refusal) and error.reason == "missing":
                 raise Unreachable(f"{self._server}: another master has taken over while this was stored") from None
