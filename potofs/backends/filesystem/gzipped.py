@@ -18,7 +18,7 @@ other programs skip:
     CRC-32, size modulo 2^32     4 + 4
 
 So an archive of 70,000 bytes in blocks of 65,536 has a table of two, and extra fields of 49 bytes. What other programs
-made lacks the field, or has several members: it is read from its beginning, and its size is found by reading it once.
+made lacks the field, or has several members: how that is read is in `members`.
 
 Damage is an error where it is met, and never an end: what is before it is read, to the last byte. Another program's
 archive that is damaged is therefore larger by one byte than what can be read of it: whoever copies as much as it is
@@ -28,15 +28,14 @@ said to have meets the error.
 import errno
 import os
 import struct
-import threading
 import zlib
-from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from itertools import accumulate
 from typing import NamedTuple
 
 from potofs.backends.base import Reader, Stat
 from potofs.backends.filesystem.files import NumberOf, inode, open_plain
+from potofs.backends.filesystem.members import Damage, Members, known
 
 _MAGIC = b"\x1f\x8b\x08"
 _START = _MAGIC + b"\x04" + bytes(5) + b"\xff"
@@ -54,18 +53,12 @@ _BLOCK = 1 << 16
 _MOST_BLOCKS = 1 << 12
 # Bytes that are read, inflated or compared at once.
 _PIECE = 1 << 20
-# Raw deflate; a gzip member.
-RAW, _MEMBER = -zlib.MAX_WBITS, 16 + zlib.MAX_WBITS
-# Sizes of other programs' files that are remembered.
-_REMEMBERED = 4096
+# Raw deflate.
+RAW = -zlib.MAX_WBITS
 
 
 class NotGzip(Exception):
     """It does not begin as a gzip file does."""
-
-
-class _Damage(Exception):
-    """What follows is not as it was written: damaged, cut off, or behind the end and no gzip."""
 
 
 class Head(NamedTuple):
@@ -196,7 +189,7 @@ class GzipReader(Reader):
             # Looked up now: it stays when the archive is restored meanwhile, and the file with the number goes.
             self._number = by_token(self._head.token) if self._head else None
             self._number_of = number_of
-            self._content: _Blocks | _Members | None = None
+            self._content: _Blocks | Members | None = None
         except BaseException:
             os.close(self._descriptor)
             raise
@@ -208,7 +201,7 @@ class GzipReader(Reader):
 
     def stat(self) -> Stat:
         found = os.fstat(self._descriptor)
-        size = self._head.size if self._head else self.readable + (not _known(self._descriptor).is_whole)
+        size = self._head.size if self._head else self.readable + (not known(self._descriptor).is_whole)
         return Stat(self._number or self._number_of(found), size, found.st_mtime_ns, found.st_ctime_ns)
 
     def stored_size(self) -> int:
@@ -218,19 +211,19 @@ class GzipReader(Reader):
     @property
     def readable(self) -> int:
         """Bytes before any damage, of what another program made."""
-        return _known(self._descriptor).size
+        return known(self._descriptor).size
 
     def read(self, offset: int, size: int) -> bytes:
         """Fewer also where damage begins; there, and behind it, OSError (EIO)."""
         pieces: list[bytes] = []
         try:
             if self._content is None:
-                self._content = _Blocks(self._descriptor, self._head) if self._head else _Members(self._descriptor)
+                self._content = _Blocks(self._descriptor, self._head) if self._head else Members(self._descriptor)
             while size > 0 and (piece := self._content.piece(offset, size)):
                 pieces.append(piece)
                 offset += len(piece)
                 size -= len(piece)
-        except _Damage:
+        except Damage:
             if not pieces:
                 raise self._damaged() from None
         return b"".join(pieces)
@@ -286,7 +279,7 @@ class _Blocks:
         self._descriptor, self._head = descriptor, head
         entries, is_right = table_of(descriptor, head)
         if not is_right:
-            raise _Damage
+            raise Damage
         self._checks = [entry[1] for entry in entries]
         first = FIXED + ENTRY.size * head.blocks
         self._starts = list(accumulate((entry[0] for entry in entries), initial=first))
@@ -296,7 +289,7 @@ class _Blocks:
         self._last = (-1, b"")
 
     def piece(self, offset: int, size: int) -> bytes:
-        """Some of the bytes there, none only at the end; raises _Damage, OSError."""
+        """Some of the bytes there, none only at the end; raises Damage, OSError."""
         if offset >= self._head.size:
             return b""
         number, start = divmod(offset, self._head.block)
@@ -312,124 +305,10 @@ class _Blocks:
         try:
             data = zlib.decompressobj(RAW).decompress(os.pread(self._descriptor, end - start, start), wanted)
         except zlib.error:
-            raise _Damage from None
+            raise Damage from None
         if len(data) != wanted or zlib.crc32(data) != self._checks[number]:
-            raise _Damage
+            raise Damage
         return data
-
-
-class _Members:
-    """The content of a file that another program made: read from the beginning on, and again to go back."""
-
-    def __init__(self, descriptor: int) -> None:
-        self._descriptor = descriptor
-        self._lock = threading.Lock()
-        self._rewind()
-
-    def _rewind(self) -> None:
-        self._pieces = inflated(self._descriptor)
-        self._start, self._piece, self._is_damaged = 0, b"", False
-
-    def piece(self, offset: int, size: int) -> bytes:
-        """Some of the bytes there, none only at the end; raises _Damage, OSError."""
-        with self._lock:
-            if offset < self._start:
-                self._rewind()
-            while offset >= self._start + len(self._piece):
-                following = next(self._pieces, b"")
-                if following is None or self._is_damaged:
-                    self._is_damaged = True
-                    raise _Damage
-                if not following:
-                    return b""
-                self._start += len(self._piece)
-                self._piece = following
-            return self._piece[offset - self._start :][:size]
-
-
-def inflated(descriptor: int) -> Iterator[bytes | None]:
-    """The content of all members of an opened file, in pieces; None last if it goes on with damage. Raises OSError."""
-    at, given, engine, is_between = 0, b"", zlib.decompressobj(_MEMBER), True
-    while True:
-        if engine.eof:
-            given, engine, is_between = engine.unused_data, zlib.decompressobj(_MEMBER), True
-        if is_between:
-            # As gzip does: another member may follow, perhaps behind padding.
-            given = given.lstrip(b"\0")
-        if not given:
-            given = os.pread(descriptor, _PIECE, at)
-            at += len(given)
-            if given:
-                continue
-            if not is_between:
-                yield None
-            return
-        is_between = False
-        before = engine.copy()
-        try:
-            piece = engine.decompress(given, _PIECE)
-        except zlib.error:
-            # What was inflated before it is lost with it, a whole archive where only the checksum is wrong.
-            yield from _up_to_error(before, given)
-            yield None
-            return
-        given = engine.unconsumed_tail
-        if piece:
-            yield piece
-
-
-def _up_to_error(engine: "zlib._Decompress", given: bytes) -> Iterator[bytes]:
-    """All that comes of some bytes before an error that is among them: in ever smaller steps, the last of one byte."""
-    step, most = len(given), _PIECE
-    while True:
-        before = engine.copy()
-        try:
-            piece = engine.decompress(given[:step], most)
-        except zlib.error:
-            engine = before
-            if step > 1:
-                step //= 2
-            elif most > 1:
-                most //= 2
-            else:
-                return
-            continue
-        given = engine.unconsumed_tail + given[step:]
-        if piece:
-            yield piece
-        elif not given:
-            return
-
-
-class _Known(NamedTuple):
-    """What was found by reading a file through that another program made."""
-
-    #: Bytes before any damage.
-    size: int
-    is_whole: bool
-
-
-_sizes: "OrderedDict[tuple[int, ...], _Known]" = OrderedDict()
-_sizes_guard = threading.Lock()
-
-
-def _known(descriptor: int) -> _Known:
-    """The uncompressed size of a file that another program made: what it says of itself is modulo 2^32, and only of
-    its last member. So it is read through, once."""
-    found = os.fstat(descriptor)
-    file = (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
-    with _sizes_guard:
-        if file in _sizes:
-            return _sizes[file]
-    size, is_whole = 0, True
-    for piece in inflated(descriptor):
-        size, is_whole = size + len(piece or b""), piece is not None
-    known = _Known(size, is_whole)
-    with _sizes_guard:
-        _sizes[file] = known
-        if len(_sizes) > _REMEMBERED:
-            _sizes.popitem(last=False)
-    return known
 
 
 def _head(start: bytes) -> Head | None:

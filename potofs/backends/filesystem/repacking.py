@@ -10,7 +10,7 @@ from contextlib import suppress
 from typing import NamedTuple
 
 from potofs.backends.base import RECORD_END, Reader, Snapshot
-from potofs.backends.filesystem import files, gzipped
+from potofs.backends.filesystem import files, gzipped, members
 from potofs.backends.filesystem.archives import Archives, are_same
 from potofs.backends.filesystem.layout import Layout
 from potofs.backends.filesystem.leases import is_in_use
@@ -86,7 +86,7 @@ class Repacking:
         path = self._layout.compressed(user, archive)
         descriptor = files.open_plain(path, os.O_RDONLY)
         try:
-            pieces, was = list(gzipped.inflated(descriptor)), os.fstat(descriptor)
+            pieces, was = list(members.inflated(descriptor)), os.fstat(descriptor)
         finally:
             os.close(descriptor)
         if not pieces or pieces[-1] is not None or is_in_use(path):
