@@ -228,6 +228,9 @@ def conversation_file(archive: str | None) -> str:
 class Reader(ABC):
     """An opened conversation; it stays readable as it is, whatever becomes of its name."""
 
+    #: Whether its size, or reading from it, takes long, as of what has to be inflated.
+    blocks: bool = False
+
     @abstractmethod
     def stat(self) -> Stat:
         """Its present size and times."""
@@ -370,6 +373,13 @@ class Backend(ABC):
 
     @abstractmethod
     def open(self, user: str, archive: str | None = None) -> Reader: ...
+
+    def blocks_at(self, user: str, archive: str) -> bool:
+        """Whether this archive takes long to look at where others do not, as one that has to be inflated.
+
+        Is answered quickly, also for one that is not there; here False.
+        """
+        return False
 
     @abstractmethod
     def append(self, user: str, records: Sequence[Record], *, wait: bool = True) -> Appended:

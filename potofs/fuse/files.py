@@ -22,7 +22,7 @@ from potofs.fuse.workers import Workers
 from potofs.journal.appending import Appender
 from potofs.tree.attributes import Attributes
 from potofs.tree.drafts import Draft
-from potofs.tree.nodes import Kind, Node
+from potofs.tree.nodes import Node
 from potofs.tree.tree import Tree
 
 Result = TypeVar("Result")
@@ -114,7 +114,8 @@ class ConversationFile(OpenFile):
                 reader = self._keep(await self._ask(lambda: self._tree.open(self.node)))
             except NotFound:
                 return b""
-        return await self._ask(functools.partial(reader.read, offset, size))
+        blocks = self._tree.blocks or reader.blocks
+        return await self._workers.ask_about(self.node, blocks, functools.partial(reader.read, offset, size))
 
     async def write(self, offset: int, data: bytes) -> None:
         """The offset is the kernel's guess of the end; what is appended goes to the real one."""
@@ -276,6 +277,6 @@ class DraftFile(OpenFile):
         return self.draft.attributes().size
 
     async def _ask(self, question: Callable[[], Result]) -> Result:
-        # A copy of metadata.yaml is looked at while it is written.
-        blocks = (self._tree.blocks and not self.draft.is_free) or self.node.kind is Kind.METADATA
+        # A copy of metadata.yaml is looked at while it is written; one of an archive is compared with what is there.
+        blocks = (self._tree.blocks and not self.draft.is_free) or self._tree.blocks_at(self.node)
         return await self._workers.ask(self.node.user, blocks, question)

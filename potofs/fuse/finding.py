@@ -8,7 +8,7 @@ import os
 from contextlib import suppress
 
 from potofs.backends.base import Reader
-from potofs.errors import NotFound, Stale
+from potofs.errors import NotFound, Stale, WouldBlock
 from potofs.fuse.handles import Handles
 from potofs.fuse.inodes import Inodes
 from potofs.tree.attributes import Attributes
@@ -27,8 +27,11 @@ class Finder:
     def __init__(self, tree: Tree, inodes: Inodes, handles: Handles) -> None:
         self._tree, self._inodes, self._handles = tree, inodes, handles
 
-    def attributes(self, inode: int, node: Node) -> Attributes:
-        """What is shown of a number, wherever its conversation is by now; raises Stale if it is nowhere."""
+    def attributes(self, inode: int, node: Node, *, wait: bool = True) -> Attributes:
+        """What is shown of a number, wherever its conversation is by now; raises Stale if it is nowhere.
+
+        Raises WouldBlock instead of going over all archives if it may not `wait`.
+        """
         present = self._made(inode, node) if node.kind is Kind.METADATA else self._present(node)
         is_unwritten = self._is_unwritten(inode, node)
         if present is not None:
@@ -37,6 +40,8 @@ class Finder:
             if is_unwritten:
                 # Begun by now, and this handle was there before the conversation had its own number.
                 return present._replace(inode=inode)
+        if not (wait or is_unwritten):
+            raise WouldBlock(f"{node} has moved")
         opened = self._handles.attributes(inode)
         if opened is not None:
             return opened
@@ -46,11 +51,12 @@ class Finder:
         self._inodes.moved(inode, moved.node)
         return moved.attributes
 
-    def reader(self, inode: int, node: Node, *, appends: bool = False) -> Reader | None:
+    def reader(self, inode: int, node: Node, *, appends: bool = False, wait: bool = True) -> Reader | None:
         """Its contents, opened; None for a conversation that is to be begun; raises Stale if it is nowhere.
 
         One that was archived, restored or renamed since it was looked up is opened as if that had been a moment later.
         Not to be appended to as well (`appends`): what is read and what is gone on with are the same conversation.
+        Raises WouldBlock instead of going over all archives if it may not `wait`.
         """
         is_unwritten = self._is_unwritten(inode, node)
         try:
@@ -64,6 +70,8 @@ class Finder:
             reader.close()
         if appends:
             raise Stale(f"{node} is another one now")
+        if not wait:
+            raise WouldBlock(f"{node} has moved")
         return self._wherever_it_is(inode, node)
 
     def to_append_to(self, inode: int, node: Node, flags: int, is_sought: bool) -> Node:

@@ -19,6 +19,16 @@ from pyfuse3 import EntryAttributes, FileHandleT, FileInfo, FileNameT, FlagT, In
 
 from potofs.backends.insisting import insisting
 from potofs.errors import AlreadyExists, InvalidMessage, NotFound, NotPermitted, Stale
+from potofs.errors import (
+    AlreadyExists,
+    InvalidMessage,
+    InvalidName,
+    NameTooLong,
+    NotFound,
+    NotPermitted,
+    Stale,
+    WouldBlock,
+)
 from potofs.fuse import intent, setting
 from potofs.fuse.activity import Activity
 from potofs.fuse.closing import Openers
@@ -126,8 +136,8 @@ class Operations(pyfuse3.Operations):
         async with AsyncExitStack() as turns:
             for file in files:
                 await turns.enter_async_context(file.turn)
-            # A time is set under a lock that others may hold.
-            blocks = fields.update_mtime and node.kind is not Kind.SCRATCH
+            # A time is set under a lock that others may hold; and what has moved is looked for.
+            blocks = node.kind is not Kind.SCRATCH
             ask = self._workers.run(node.user, changed) if blocks else self._ask(node, changed)
             return self._shown(node, await ask)
 
@@ -209,8 +219,10 @@ class Operations(pyfuse3.Operations):
             node = await self._ask(node, lambda: self._finder.to_append_to(inode, looked_up, flags, is_sought))
             appender = self._tree.appender(node)
         if flags & os.O_ACCMODE != os.O_WRONLY:
-            found = node
-            reader = await self._ask(node, lambda: self._finder.reader(inode, found, appends=appender is not None))
+            found, appends = node, appender is not None
+            reader = await self._ask_soon(
+                node, lambda may_wait: self._finder.reader(inode, found, appends=appends, wait=may_wait)
+            )
         if appender is not None:
             opener = self._openers.opened(inode, ctx.pid)
         return self._opened(ConversationFile(self._tree, self._workers, node, inode, reader, appender, opener))
@@ -357,8 +369,15 @@ class Operations(pyfuse3.Operations):
 
     async def _ask(self, node: Node, question: Callable[[], Result]) -> Result:
         """Asks the tree something about a node: here where that is quick, else in a worker thread."""
-        blocks = self._tree.blocks or node.kind.is_reckoned
+        blocks = self._tree.blocks or self._tree.blocks_at(node)
         return await self._workers.ask_about(node, blocks, question)
+
+    async def _ask_soon(self, node: Node, question: Callable[[bool], Result]) -> Result:
+        """The same of what may turn out not to be quick: it is told whether it may wait, and raises WouldBlock."""
+        if not (self._tree.blocks or self._tree.blocks_at(node)):
+            with suppress(WouldBlock):
+                return await self._workers.ask_about(node, False, lambda: question(False))
+        return await self._workers.ask_about(node, True, lambda: question(True))
 
     @staticmethod
     def _is_making(thread: int, name: FileNameT, node: Node) -> bool:
@@ -366,15 +385,18 @@ class Operations(pyfuse3.Operations):
 
     async def _looked_up(self, parent: Node, name: str) -> Entry:
         # What is asked about is the entry, which may take longer than the directory, or wait for nobody.
-        kind = nodes.FIXED.get(parent.kind, {}).get(name)
-        about = Node(kind, parent.user) if kind else parent
+        about = parent
+        # But who is no user may be asked for under any name.
+        if parent.kind is not Kind.USERS:
+            with suppress(InvalidName, NameTooLong):
+                about = nodes.child(parent, name) or parent
         return await self._ask(about, lambda: self._tree.lookup(parent, name))
 
     async def _attributes(self, inode: InodeT, node: Node) -> Attributes:
         if node.kind is Kind.ROOT:
             # On the way to everything, so to what tells that the backend does not answer: it is not asked.
             return self._tree.attributes(node)
-        return await self._ask(node, lambda: self._finder.attributes(inode, node))
+        return await self._ask_soon(node, lambda may_wait: self._finder.attributes(inode, node, wait=may_wait))
 
     async def _opened_to_write(self, inode: InodeT, node: Node, flags: int) -> FileInfo:
         """Opens a file to write to it in any other way than by appending records."""

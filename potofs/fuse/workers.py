@@ -1,9 +1,9 @@
 """Which thread does what.
 
 On trio's thread, where every request waits for the one before: memory, local file I/O, and locks that are free at once.
-In worker threads: whatever waits for a disk, a network or another writer. One user's requests get only a few of them,
-so that a slow user never slows another; and one that has waited for a thread as long as it would for a writer or a
-server is told so, and not kept any longer.
+In worker threads: whatever waits for a disk, a network or another writer, goes over many archives, or inflates one. One
+user's requests get only a few of them, so that a slow user never slows another; and one that has waited for a thread as
+long as it would for a writer or a server is told so, and not kept any longer.
 """
 
 import math

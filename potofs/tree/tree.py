@@ -136,6 +136,10 @@ class Tree:
         """Whether everything waits for a network."""
         return self._backend.blocks
 
+    def blocks_at(self, node: Node) -> bool:
+        """Whether it takes long to look at an entry, where that is in the journal; a quick question."""
+        return node.kind.is_reckoned or (node.kind is Kind.ARCHIVE and self._backend.blocks_at(node.user, node.name))
+
     @property
     def patience(self) -> float:
         """How long a change waits for a server or for other writers (seconds)."""

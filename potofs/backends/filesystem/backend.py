@@ -198,6 +198,9 @@ class FilesystemBackend(Backend):
     def open(self, user: str, archive: str | None = None) -> Opened:
         return self._conversations.shown(user, archive)
 
+    def blocks_at(self, user: str, archive: str) -> bool:
+        return self._conversations.is_compressed(user, archive)
+
     def append(self, user: str, records: Sequence[Record], *, wait: bool = True) -> Appended:
         if not wait and self._accounts.is_behind(user):
             raise WouldBlock(f"user {user!r}: archives have to be counted")

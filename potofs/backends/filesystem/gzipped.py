@@ -171,6 +171,8 @@ class GzipReader(Reader):
     Raises NotGzip, OSError. What is damaged is EIO, and the error calls the archive as it is `called`.
     """
 
+    blocks = True
+
     def __init__(
         self,
         path: str,
