@@ -43,16 +43,16 @@ def serve(
     ready, failed = starting.tell(ready_fd)
     try:
         path = _checked(mountpoint, where, options)
-        logs.log_to(options.log)
-        os.makedirs(path, exist_ok=True)
-        permissions = owners.permissions(options)
-        with running.announced(path, str(where)), open_journal(where, create=not options.read_only) as journal:
+        with logs.logging_to(options.log):
+            os.makedirs(path, exist_ok=True)
+            permissions = owners.permissions(options)
+            with running.announced(path, str(where)), open_journal(where, create=not options.read_only) as journal:
 
-            def on_ready() -> None:
-                logging.getLogger(__name__).info("%s is mounted at %s", where, path)
-                ready()
+                def on_ready() -> None:
+                    logging.getLogger(__name__).info("%s is mounted at %s", where, path)
+                    ready()
 
-            daemon.serve(daemon.Served(journal, path, source or str(where), options, permissions), on_ready)
+                daemon.serve(daemon.Served(journal, path, source or str(where), options, permissions), on_ready)
     except (PotofsError, OSError) as error:
         failed(reason(error))
         raise
