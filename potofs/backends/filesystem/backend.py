@@ -25,7 +25,7 @@ from potofs.backends.base import (
     Usage,
     new_ones,
 )
-from potofs.backends.filesystem import files
+from potofs.backends.filesystem import files, network
 from potofs.backends.filesystem.accounts import Accounts
 from potofs.backends.filesystem.archives import Archives
 from potofs.backends.filesystem.archiving import Archiving, Change, is_there
@@ -122,6 +122,8 @@ class FilesystemBackend(Backend):
             self._root = os.open(self._layout.root, os.O_RDONLY | os.O_DIRECTORY)
         except FileNotFoundError:
             raise NotFound(f"there is no journal at {self._layout.root}: check the path") from None
+        if network.is_said(self._layout.root, f"{self._layout.users}/."):
+            self.blocks = self.append_blocks = True
 
     def hurry(self) -> None:
         self._locks.hurries = True
