@@ -36,14 +36,19 @@ def encode(text: str, *, limit: int = NAME_MAX) -> str:
     """
     if not text:
         raise InvalidName("an empty name: give at least one character")
+    name = _ESCAPED.sub(lambda found: "".join(f"%{byte:02X}" for byte in found[0].encode()), text)
+    check(name, limit=limit)
+    return name
+
+
+def check(name: str, *, limit: int = NAME_MAX) -> None:
+    """Raises InvalidName for a file name that no UTF-8 can hold, NameTooLong past `limit` bytes."""
     try:
-        name = _ESCAPED.sub(lambda found: "".join(f"%{byte:02X}" for byte in found[0].encode()), text)
         size = len(name.encode())
     except UnicodeEncodeError:
-        raise InvalidName(f"{text!a} has a lone surrogate, which UTF-8 cannot hold") from None
+        raise InvalidName(f"{name!a} has a lone surrogate, which UTF-8 cannot hold") from None
     if size > limit:
-        raise NameTooLong(f"{text[:20]!r}…: {size} bytes as a file name, at most {limit} are possible")
-    return name
+        raise NameTooLong(f"{name[:20]!r}…: {size} bytes as a file name, at most {limit} are possible")
 
 
 def decode(name: str, *, limit: int = NAME_MAX) -> str:

@@ -137,7 +137,10 @@ def handler_for(path: str | None) -> logging.Handler:
     if path is None:
         handler = _StandardError()
     else:
-        handler = _RotatingFile(path, maxBytes=_LOG_BYTES, backupCount=_LOG_FILES, encoding="utf-8")
+        # What programs call files may be no UTF-8.
+        handler = _RotatingFile(
+            path, maxBytes=_LOG_BYTES, backupCount=_LOG_FILES, encoding="utf-8", errors="backslashreplace"
+        )
     if path is None and _is_journal(sys.stderr.fileno()):
         handler.setFormatter(_ForJournal("%(name)s: %(message)s"))
     else:

@@ -142,11 +142,12 @@ SCRATCH: Final[dict[Kind, str]] = {
 def child(parent: Node, name: str) -> Node | None:
     """What an entry of a directory would be; None if nothing can be called so there.
 
-    Raises InvalidName and NameTooLong for a name outside the grammar of a family.
+    Raises InvalidName and NameTooLong for a name that nothing can have anywhere, or outside the grammar of a family.
     """
     kind = FIXED.get(parent.kind, {}).get(name)
     if kind is not None:
         return Node(kind, parent.user)
+    names.check(name)
     if name.startswith(".") and parent.kind in SCRATCH:
         return Node(Kind.SCRATCH, parent.user, SCRATCH[parent.kind] + name)
     family = FAMILIES.get(parent.kind)

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -193,3 +194,30 @@ def test_what_tools_set_to_its_present_value_is_taken(spoken: Mount) -> None:
     assert path.stat().st_mtime_ns == 1_700_000_000_123_456_789
     assert run("touch", path).returncode == 0
     assert path.stat().st_mtime_ns > 1_700_000_000_123_456_789
+
+
+@pytest.mark.parametrize("folder", ["", "dialogs", "dialogs/archived"])
+def test_a_name_that_nothing_can_have_is_refused_whatever_is_done_with_it(spoken: Mount, folder: str) -> None:
+    place = os.fsencode(spoken.users / f"mia/{folder}") + b"/"
+    fine = place + b".fine"
+    os.close(os.open(fine, os.O_CREAT | os.O_WRONLY))
+    try:
+        for name, creating, looking in (
+            (b".\xff\xfe", errno.EPERM, errno.ENOENT),
+            (b"\xff\xfe.yaml", errno.EPERM, errno.ENOENT),
+            (b"." + b"x" * 255, errno.ENAMETOOLONG, errno.ENAMETOOLONG),
+            (b"x" * 256, errno.ENAMETOOLONG, errno.ENAMETOOLONG),
+        ):
+            for attempt, expected in (
+                (lambda path: os.open(path, os.O_CREAT | os.O_WRONLY), creating),
+                (lambda path: os.rename(fine, path), creating),
+                (os.stat, looking),
+                (lambda path: os.rename(path, fine), looking),
+                (os.unlink, looking),
+            ):
+                with pytest.raises(OSError, match=re.escape(os.strerror(expected))) as refused:
+                    attempt(place + name)
+                assert refused.value.errno == expected
+        assert b".fine" in os.listdir(place)
+    finally:
+        os.unlink(fine)

@@ -91,8 +91,13 @@ def test_a_name_that_is_nobody_s_is_not_found(tree: Tree, name: str) -> None:
 
 
 def test_a_name_that_no_file_system_takes_is_said_to_be_too_long(tree: Tree) -> None:
-    with pytest.raises(NameTooLong):
-        tree.lookup(Node(Kind.USERS), "n" * 256)
+    folders = {Node(Kind.ROOT)} | {node for _, _, node in walk(tree) if node.kind.is_directory}
+    for parent in folders:
+        for name in ("n" * 256, "." + "é" * 128):
+            with pytest.raises(NameTooLong):
+                tree.lookup(parent, name)
+            with pytest.raises(NameTooLong):
+                tree.to_create(parent, name)
 
 
 def test_the_archive_called_current_never_exists(tree: Tree) -> None:
