@@ -5,12 +5,13 @@ import functools
 import logging
 import time
 from collections.abc import Callable, Coroutine
-from typing import Any, Concatenate, Final, ParamSpec, Protocol, TypeVar
+from typing import Any, Concatenate, Final, ParamSpec, Protocol, TypeGuard, TypeVar
 
 import pyfuse3
 
 from potofs import errors
 from potofs.fuse.activity import Activity
+from potofs.fuse.complaints import Complaints
 
 log = logging.getLogger(__name__)
 
@@ -39,6 +40,10 @@ ERRNOS: Final[tuple[tuple[type[errors.PotofsError], int], ...]] = (
     (errors.Damaged, errno.EIO),
 )
 
+# What the system says of a wrong request. All else it says of a disk, a server, or a limit of this process: there
+# a number alone would send nobody to the right place.
+_OF_WHOEVER_ASKS: Final = frozenset({errno.EBADF, errno.EINVAL, errno.EISDIR, errno.ENOTDIR, errno.ENOENT, errno.EFBIG})
+
 
 def errno_of(error: Exception) -> int:
     """The errno of an error; EIO, and a traceback in the log, for one that nobody expected."""
@@ -51,8 +56,19 @@ def errno_of(error: Exception) -> int:
     return errno.EIO
 
 
+def _is_of_the_place(error: Exception) -> TypeGuard[errors.PotofsError | OSError]:
+    """Whether something is wrong with where the journal is, or with this process, and not with what was asked."""
+    if isinstance(error, OSError):
+        return error.errno is not None and error.errno not in _OF_WHOEVER_ASKS
+    return isinstance(error, errors.DeadlineExceeded | errors.Unreachable | errors.Damaged)
+
+
 class Answering(Protocol):
     """Whoever has handlers."""
+
+    @property
+    def complaints(self) -> Complaints:
+        """Where the log is told why a request failed."""
 
     @property
     def activity(self) -> Activity:
@@ -80,12 +96,9 @@ def answered(
             number = error.errno
             raise
         except Exception as error:
-            if isinstance(error, errors.DeadlineExceeded | errors.Unreachable | errors.Damaged):
-                # The caller sees a number only; the reason is here.
-                log.warning("%s: %s", operation, error)
-            elif isinstance(error, OSError) and error.errno == errno.EIO:
-                log.warning("%s: %s", operation, errors.reason(error))
             number = errno_of(error)
+            if _is_of_the_place(error):
+                handlers.complaints.tell(operation, number, errors.reason(error))
             raise pyfuse3.FUSEError(number) from None
         finally:
             handlers.activity.answered(operation, time.perf_counter() - begun, number)

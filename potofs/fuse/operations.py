@@ -32,6 +32,7 @@ from potofs.errors import (
 from potofs.fuse import intent, setting
 from potofs.fuse.activity import Activity
 from potofs.fuse.closing import Openers
+from potofs.fuse.complaints import Complaints
 from potofs.fuse.directories import DirectoryHandle, Listed
 from potofs.fuse.errnos import answered
 from potofs.fuse.files import ConversationFile, DraftFile, OpenFile
@@ -76,6 +77,8 @@ class Operations(pyfuse3.Operations):
         self._workers = Workers(tree.patience)
         #: Where its answers are counted.
         self.activity = Activity()
+        #: Where the log is told why they failed.
+        self.complaints = Complaints()
         tree.system.metrics = self._metrics
         self._finder = Finder(tree, self._inodes, self._handles)
         #: To be opened once it is mounted.

@@ -10,6 +10,7 @@ import trio
 
 from potofs import errors
 from potofs.fuse.activity import Activity
+from potofs.fuse.complaints import Complaints
 from potofs.fuse.errnos import ERRNOS, answered, errno_of
 
 
@@ -25,6 +26,7 @@ def answer(error: BaseException) -> int:
 
     class Handlers:
         activity = Activity()
+        complaints = Complaints()
 
         @answered
         async def handler(self) -> None:
@@ -56,7 +58,7 @@ def test_no_row_is_hidden_behind_a_more_general_one() -> None:
         (errors.NotFound("x"), errno.ENOENT),
         (errors.InvalidName("x"), errno.EPERM),
         (errors.Stale("x"), errno.ESTALE),
-        (OSError(errno.ENOSPC, "full"), errno.ENOSPC),
+        (IsADirectoryError(errno.EISDIR, "no file"), errno.EISDIR),
         (FileNotFoundError(errno.ENOENT, "gone"), errno.ENOENT),
     ],
 )
@@ -68,6 +70,48 @@ def test_an_error_is_answered_with_its_errno(error: Exception, number: int) -> N
 def test_a_deadline_that_passed_is_logged(caplog: pytest.LogCaptureFixture) -> None:
     assert answer(errors.DeadlineExceeded("x")) == errno.ETIMEDOUT
     assert [record.levelno for record in caplog.records] == [logging.WARNING]
+
+
+@pytest.mark.expects_warning("^handler: ")
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (OSError(errno.ENOSPC, "maxmemory"), "maxmemory"),
+        (OSError(errno.ENODEV, "the journal's folder is gone", "/srv/poto"), "/srv/poto: the journal's folder is gone"),
+        (PermissionError(errno.EACCES, "redis does not let its user do this"), "redis does not let its user do this"),
+        (OSError(errno.EROFS, "a read-only replica"), "a read-only replica"),
+        (OSError(errno.EMFILE, "too many open files"), "too many open files"),
+        (OSError(errno.EIO, "the disk failed"), "the disk failed"),
+        (errors.Unreachable("down"), "down"),
+        (errors.Damaged("no list"), "no list"),
+    ],
+)
+def test_what_is_wrong_with_the_place_is_logged(
+    error: errors.PotofsError | OSError, said: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    number = answer(error)
+    assert not isinstance(error, OSError) or number == error.errno
+    assert [record.getMessage() for record in caplog.records] == [f"handler: {said}"]
+
+
+@pytest.mark.expects_warning("^write: ")
+def test_an_outage_is_one_thing_to_tell_and_what_was_left_out_is_counted(caplog: pytest.LogCaptureFixture) -> None:
+    now = 0.0
+    complaints = Complaints(lambda: now)
+    for _ in range(1000):
+        complaints.tell("write", errno.ENOSPC, "full")
+    complaints.tell("write", errno.EACCES, "not allowed")
+    for number in range(1000):
+        complaints.tell("write", errno.ENOSPC, f"user {number}: full")
+    said = [record.getMessage() for record in caplog.records]
+    assert said == ["write: full", "write: not allowed", *(f"write: user {number}: full" for number in range(9))]
+    caplog.clear()
+    now = 61.0
+    for _ in range(2):
+        complaints.tell("write", errno.ENOSPC, "full")
+        complaints.tell("write", errno.EACCES, "not allowed")
+    said = [record.getMessage() for record in caplog.records]
+    assert said == ["write: full (and 1990 more with ENOSPC before)", "write: not allowed"]
 
 
 @pytest.mark.expects_warning("unexpected error")
