@@ -27,6 +27,15 @@ _CALLS: Final[dict[str, dict[int, _Call]]] = {
 _EXCLUSIVELY = os.O_CREAT | os.O_EXCL
 
 
+def may_be_making(thread: int, *, folder: bool) -> bool:
+    """Whether `is_making` is worth asking: one look at what the system says of a thread, and none at its memory."""
+    try:
+        call = threads.present_call(thread)
+    except OSError:
+        return False
+    return call is None or _makes(*call, folder) is not None
+
+
 def is_making(thread: int, name: str, *, folder: bool) -> bool:
     """Whether a thread is in a system call that makes a folder, or else a file, of this name, and fails if it is there.
 
@@ -34,13 +43,18 @@ def is_making(thread: int, name: str, *, folder: bool) -> bool:
     namespace, a kind of machine that is not known.
     """
     try:
-        number, arguments = threads.system_call(thread)
-        call = _CALLS.get(platform.machine(), {}).get(number)
-        if call is None or folder != (call.flags is None):
-            return False
-        if call.flags is not None and arguments[call.flags] & _EXCLUSIVELY != _EXCLUSIVELY:
-            return False
+        path = _makes(*threads.system_call(thread), folder)
         # A path leads through folders, which are looked up for the same call.
-        return os.path.basename(threads.text(thread, arguments[call.path]).rstrip(b"/")) == os.fsencode(name)
+        return path is not None and os.path.basename(threads.text(thread, path).rstrip(b"/")) == os.fsencode(name)
     except OSError:
         return False
+
+
+def _makes(number: int, arguments: list[int], folder: bool) -> int | None:
+    """Where in memory the path of a folder or file is that a system call makes; None if it makes none."""
+    call = _CALLS.get(platform.machine(), {}).get(number)
+    if call is None or folder != (call.flags is None):
+        return None
+    if call.flags is not None and arguments[call.flags] & _EXCLUSIVELY != _EXCLUSIVELY:
+        return None
+    return arguments[call.path]

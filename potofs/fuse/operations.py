@@ -93,6 +93,7 @@ class Operations(pyfuse3.Operations):
         self._inodes.looked_up(ctx.pid, entry.attributes.inode, node)
         if (
             self._tree.is_just_made(node)
+            and intent.may_be_making(ctx.pid, folder=node.kind.is_directory)
             and await self._ask(node, lambda: self._tree.may_be_made_anew(node))
             # In a thread: what it looks at may lie in a file of this mount.
             and await self._workers.run(node.user, lambda: self._is_making(ctx.pid, name, node))

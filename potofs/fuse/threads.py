@@ -18,12 +18,22 @@ _EXITING, _SIGNALED = 0x4, 0x400
 def system_call(thread: int) -> tuple[int, list[int]]:
     """The number of the system call that it is in, and its arguments; -1 if it is in none."""
     for _ in range(_LOOKS):
-        with open(f"/proc/{thread}/syscall", encoding="ascii") as file:
-            number, *arguments = file.read().split()
-        if number != "running":
-            return int(number), [int(argument, 16) for argument in arguments]
+        call = present_call(thread)
+        if call is not None:
+            return call
         time.sleep(_PAUSE)
     return -1, []
+
+
+def present_call(thread: int) -> tuple[int, list[int]] | None:
+    """The same, in one quick look; None if it is not at rest."""
+    # Past Python's layers, for this may be asked on the thread that answers everybody.
+    descriptor = os.open(f"/proc/{thread}/syscall", os.O_RDONLY)
+    try:
+        number, *arguments = os.read(descriptor, _PAGE).split()
+    finally:
+        os.close(descriptor)
+    return None if number == b"running" else (int(number), [int(argument, 16) for argument in arguments])
 
 
 def text(thread: int, address: int) -> bytes:

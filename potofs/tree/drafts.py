@@ -67,6 +67,8 @@ class Copy(Draft):
     def __init__(self, backend: Backend, restoring: Restoring, node: Node, space: Space) -> None:
         super().__init__(node)
         self._backend, self._restoring = backend, restoring
+        if node.kind is Kind.CURRENT:
+            restoring.copied(node.user)
         self._spool = Spool(space)
         # As it was when the first byte was written that is not stored yet; None: it was not there.
         self._seen: Stat | None = None

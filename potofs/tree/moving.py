@@ -77,6 +77,8 @@ class Moves:
             with suppress(NotFound):
                 self._backend.stat(target.user, archive)
                 raise AlreadyExists(f"{target} is there already")
+        if archive is None:
+            self._restoring.copied(target.user)
         with self._scratch.get(source).storing() as (data, mtime_ns):
             copying.restore(self._backend, target.user, archive, data, mtime_ns)
         self._scratch.remove(source)

@@ -5,6 +5,7 @@ refused with NotPermitted, and nothing is changed then.
 """
 
 import errno
+import functools
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
@@ -20,7 +21,7 @@ from potofs.tree.drafts import Copy, Draft, Profile, put_profile_time
 from potofs.tree.listing import Listing
 from potofs.tree.moving import BY_TIME, Moves
 from potofs.tree.nodes import Kind, Node
-from potofs.tree.restoring import Restoring
+from potofs.tree.restoring import Heard, Restoring
 from potofs.tree.scratch import Scratch, ScratchFiles
 from potofs.tree.spool import Space
 from potofs.tree.system import SystemFiles
@@ -159,7 +160,11 @@ class Tree:
         """Takes what is appended to a running conversation, whether there is one yet or not."""
         if node.kind is not Kind.CURRENT:
             raise NotPermitted(f"{node} cannot be written to: only current.yaml takes appends")
-        return self._journal.appender(node.user, self.system.tally)
+        tally = self.system.tally
+        if self._restoring.is_just_made(node.user):
+            # Whoever copies does not append.
+            tally = Heard(tally, functools.partial(self._restoring.said, node.user))
+        return self._journal.appender(node.user, tally)
 
     def to_create(self, parent: Node, name: str) -> Node:
         """The file that can be made in a directory by writing to it; raises NotPermitted for any other."""
@@ -225,7 +230,7 @@ class Tree:
         return Entry(node, self.attributes(node))
 
     def is_just_made(self, node: Node) -> bool:
-        """Whether it is of a user who was made in this mount, maybe to be restored."""
+        """Whether it is of a user who was made in this mount, maybe to be restored: nothing was said there yet."""
         return bool(node.user) and self._restoring.is_just_made(node.user)
 
     def may_be_made_anew(self, node: Node) -> bool:
@@ -327,7 +332,10 @@ class Tree:
         if node.kind is Kind.CURRENT or node.kind is Kind.ARCHIVE:
             # Without opening it: this is what most requests are.
             archive = node.name if node.kind is Kind.ARCHIVE else None
-            return self.attributes_of(node, self._backend.stat(node.user, archive))
+            stat = self._backend.stat(node.user, archive)
+            if archive is None:
+                self._restoring.found(node.user)
+            return self.attributes_of(node, stat)
         with self.open(node) as contents:
             return self.attributes_of(node, contents.stat())
 

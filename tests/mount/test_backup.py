@@ -123,6 +123,31 @@ def test_what_cp_restores_is_the_same(source: Mount, target: Mount, tmp_path: Pa
     assert picture(target.users) == picture(source.users)
 
 
+def test_whoever_was_said_something_to_is_not_being_restored_any_more(target: Mount) -> None:
+    (target.users / "mia").mkdir()
+    # As cp and tar do it.
+    target.dialogs("mia").mkdir()
+    target.archived("mia").mkdir()
+    with target.current("mia").open("ab", buffering=0) as file:
+        file.write(b"role: user\ncontent: Hi\n")
+        target.dialogs("mia").mkdir()
+        file.write(b"---\n")
+    for folder in (target.dialogs("mia"), target.archived("mia")):
+        with pytest.raises(FileExistsError):
+            folder.mkdir()
+    with pytest.raises(PermissionError):
+        (target.users / "mia/metadata.yaml").unlink()
+
+
+def test_a_user_is_restored_though_somebody_asks_for_what_is_there_yet(target: Mount) -> None:
+    (target.users / "mia").mkdir()
+    for _ in range(3):
+        assert os.listdir(target.dialogs("mia")) == ["archived"]
+        target.dialogs("mia").mkdir()
+    target.current("mia").write_bytes(b'role: user\ncontent: Hi\ntimestamp: "2024-01-15T10:30:00.000Z"\n---\n')
+    target.archived("mia").mkdir()
+
+
 def test_a_restored_journal_is_one_for_its_library(source: Mount, target: Mount, tmp_path: Path) -> None:
     rsync(f"{source.users}/", f"{target.users}/")
     with open_journal(f"file://{tmp_path}/source") as one, open_journal(_url(target)) as other:

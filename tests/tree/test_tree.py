@@ -242,3 +242,30 @@ def test_a_restored_user_has_the_metadata_and_its_time_that_there_were(
                 if user != "zoe":
                     assert here.extend(user, here.stat(user), data[20:], stat.mtime_ns)
                 assert metadata_of(copy, user) == (contents, when)
+
+
+def test_a_user_is_just_made_until_something_is_said_and_a_copy_says_nothing(tree: Tree) -> None:
+    zoe = tree.make_directory(Node(Kind.USERS), "zoe").node
+    current = Node(Kind.CURRENT, "zoe")
+    copy = tree.draft(current, empty=False)
+    copy.write(0, b'role: user\ncontent: Hi\ntimestamp: "2024-01-15T10:30:00.000Z"\n---\n')
+    copy.commit()
+    copy.close()
+    tree.attributes(current)
+    assert tree.is_just_made(zoe)
+    appender = tree.appender(current)
+    taken = tree.system.tally.taken
+    appender.write(b"role: user\ncontent: And now?\n")
+    assert tree.is_just_made(zoe)
+    appender.write(b"---\n")
+    assert not tree.is_just_made(zoe)
+    assert tree.system.tally.taken.records == taken.records + 1
+    appender.close()
+
+
+def test_whoever_was_said_something_to_elsewhere_is_not_just_made(tree: Tree, journal: DialogueJournal) -> None:
+    zoe = tree.make_directory(Node(Kind.USERS), "zoe").node
+    journal.add_message("zoe", ChatMessage("user", "Hi"))
+    assert tree.is_just_made(zoe)
+    tree.lookup(Node(Kind.DIALOGS, "zoe"), "current.yaml")
+    assert not tree.is_just_made(zoe)
