@@ -24,7 +24,7 @@ class Asked(ConversationFile):
     asked = 0
 
     def __init__(self, inode: int) -> None:
-        super().__init__(Nothing, Nothing, MIAS, inode, None, None)
+        super().__init__(Nothing, Nothing, MIAS, inode, None, None, None)
 
     def attributes(self) -> Attributes:
         type(self).asked += 1
