@@ -18,7 +18,6 @@ import pyfuse3
 from pyfuse3 import EntryAttributes, FileHandleT, FileInfo, FileNameT, FlagT, InodeT, ModeT, RequestContext
 
 from potofs.backends.insisting import insisting
-from potofs.errors import AlreadyExists, InvalidMessage, NotFound, NotPermitted, Stale
 from potofs.errors import (
     AlreadyExists,
     InvalidMessage,
