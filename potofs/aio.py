@@ -24,13 +24,13 @@ from concurrent.futures import Future
 from contextlib import asynccontextmanager
 from functools import partial, update_wrapper, wraps
 from itertools import islice
-from tempfile import SpooledTemporaryFile
 from typing import Any, Concatenate, Final, ParamSpec, Self, TypeVar
 
 import anyio
 import anyio.to_thread
 import sniffio
 
+from potofs import temporary
 from potofs.backends.base import Capability
 from potofs.config import Where
 from potofs.errors import PotofsError
@@ -263,7 +263,7 @@ class AsyncDialogueJournal:
             return await self._workers.run(lambda: self._journal.import_pieces(user, pieces, format))
         # All of it is looked at before any is stored: so nothing is begun that would have to wait for the rest.
         waiting = bytearray()
-        with SpooledTemporaryFile(_IN_MEMORY) as file:
+        with temporary.Spooled(_IN_MEMORY) as file:
             async with _read_once(pieces):
                 async for piece in pieces:
                     if not isinstance(piece, bytes | str):

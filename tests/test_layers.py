@@ -18,7 +18,7 @@ LAYERS = (
     {"aio"},
     {"journal"},
     {"backends"},
-    {"config", "names", "times"},
+    {"config", "names", "temporary", "times"},
     {"errors"},
 )
 #: The libraries that only some layers know of.

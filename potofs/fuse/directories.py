@@ -5,17 +5,18 @@ in which they came, so that every place means the same for as long as the direct
 meanwhile. What is shown of the entries is asked of the tree for many at once.
 """
 
+import errno
 import os
-import tempfile
 import time
 from array import array
 from collections.abc import Iterator, Sequence
 from itertools import chain, islice
-from typing import IO, NamedTuple
+from typing import NamedTuple
 
 import trio
 
-from potofs.errors import PotofsError
+from potofs import temporary
+from potofs.errors import NotFound, PotofsError, reason
 from potofs.tree.listing import Told
 from potofs.tree.nodes import Node
 from potofs.tree.tree import Tree
@@ -51,6 +52,8 @@ class DirectoryHandle:
         self._ahead_since = 0.0
         #: Why one of its entries could not be shown.
         self.failure: PotofsError | OSError | None = None
+        #: Why nothing more could be read where somebody was told of what comes before; whoever goes on is told.
+        self.interruption: Exception | None = None
 
     def ahead(self, place: int) -> Sequence[Listed]:
         """Entries from a place on that were asked for a moment ago; none if there are none."""
@@ -65,7 +68,17 @@ class DirectoryHandle:
         return self._names is not None and place > 0 and self._names.end == place
 
     def read(self, place: int) -> Sequence[Listed]:
-        """Entries from a place on; none at the end. Raises what the tree does."""
+        """Entries from a place on; none at the end. Raises what the tree does, but for what means the end to others.
+
+        Those who read directories by the C library are told nothing of ENOENT: it takes that for the end, and what a
+        listing lacks is removed from copies.
+        """
+        try:
+            return self._read(place)
+        except (NotFound, FileNotFoundError) as error:
+            raise OSError(errno.EIO, f"{self.node} cannot be listed to the end: {reason(error)}") from error
+
+    def _read(self, place: int) -> Sequence[Listed]:
         if self._names is None or not place:
             # At its beginning a directory is read anew.
             self.close()
@@ -92,7 +105,7 @@ class Names:
         # Few enough to be sorted, for people.
         self._names = iter(sorted(first)) if len(first) < _AT_ONCE else chain(first, names)
         self._failure: Exception | None = None
-        self._file: IO[bytes] = tempfile.SpooledTemporaryFile(_IN_MEMORY, dir=_directory())  # noqa: SIM115
+        self._file = temporary.Spooled(_IN_MEMORY)
         # How many there are so far, and the bytes of them.
         self._count = self._size = 0
         #: How many there are; None as long as nobody has come to the end.
@@ -137,8 +150,3 @@ class Names:
         """Forgets the names."""
         self._names = iter(())
         self._file.close()
-
-
-def _directory() -> str:
-    # On a disk: /tmp is memory on many machines.
-    return os.environ.get("TMPDIR") or "/var/tmp"  # noqa: S108  (the file has no name there)

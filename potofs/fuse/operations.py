@@ -165,9 +165,23 @@ class Operations(pyfuse3.Operations):
         place = start_id
         is_empty = True
         async with handle.turn:
+            interruption, handle.interruption = handle.interruption, None
             if not place:
                 handle.failure = None
-            while listed := handle.ahead(place) or await self._listed(handle, place):
+            elif interruption is not None:
+                raise interruption
+            while True:
+                try:
+                    listed = handle.ahead(place) or await self._listed(handle, place)
+                except Exception as error:
+                    if is_empty:
+                        raise
+                    # The kernel counts what it was told of only if it is given that: so it is, and told why this is not
+                    # all when it comes for the rest.
+                    handle.interruption = error
+                    return
+                if not listed:
+                    break
                 for place, name, told in listed:
                     if isinstance(told, Entry):
                         attributes = self._shown(told.node, told.attributes)

@@ -1,12 +1,9 @@
-"""Where bytes wait that are written and not stored yet: in memory while they are few, else in a file without a name.
-
-A file without a name is gone with its process, however that ends.
-"""
+"""Where bytes wait that are written and not stored yet: as much of them as a file, and a mount, may have."""
 
 import errno
-import os
-import tempfile
 import threading
+
+from potofs import temporary
 
 # Bytes of one file that are kept in memory, and that are read at once.
 _IN_MEMORY = 1 << 20
@@ -43,7 +40,7 @@ class Spool:
     def __init__(self, space: Space) -> None:
         self._space = space
         self._guard = threading.Lock()
-        self._file = _empty()
+        self._file = temporary.Spooled(_IN_MEMORY)
         #: Bytes that it has.
         self.size = 0
 
@@ -79,7 +76,7 @@ class Spool:
             if size == 0:
                 # A file that it had is needed no more.
                 self._file.close()
-                self._file = _empty()
+                self._file = temporary.Spooled(_IN_MEMORY)
             elif size > self.size and size <= _IN_MEMORY:
                 self._take(size)
                 # Not truncate(), which makes nothing longer in memory.
@@ -105,15 +102,3 @@ class Spool:
             raise OSError(errno.EFBIG, f"a file that is copied here may have {LARGEST >> 20} MiB")
         if size > self.size:
             self._space.take(size - self.size)
-
-
-def _empty() -> "tempfile.SpooledTemporaryFile[bytes]":
-    return tempfile.SpooledTemporaryFile(max_size=_IN_MEMORY, dir=_directory())
-
-
-def _directory() -> str:
-    # On a disk: /tmp is memory on many machines.
-    for folder in (os.environ.get("TMPDIR"), "/var/tmp"):  # noqa: S108  (a file there has no name)
-        if folder and os.access(folder, os.W_OK):
-            return folder
-    return tempfile.gettempdir()

@@ -1,5 +1,6 @@
 """A directory that is being read: every place means the same, whatever comes and goes meanwhile."""
 
+import errno
 import itertools
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
@@ -8,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from potofs import DialogueJournal, open_journal
-from potofs.errors import DeadlineExceeded
+from potofs.errors import DeadlineExceeded, NotFound
 from potofs.fuse import directories
 from potofs.fuse.directories import DirectoryHandle, Names
 from potofs.tree.attributes import Entry
@@ -139,3 +140,23 @@ def test_what_is_wrong_with_many_entries_is_not_taken_for_their_absence(
     monkeypatch.setattr(journal.backend, "changes_of", late)
     with pytest.raises(DeadlineExceeded):
         users.read(0)
+
+
+@pytest.mark.parametrize("error", [NotFound("no such folder"), FileNotFoundError(errno.ENOENT, "No such file", "/x")])
+@pytest.mark.parametrize("place", [0, 512])
+def test_what_is_not_there_is_never_taken_for_the_end(
+    journal: DialogueJournal, users: DirectoryHandle, monkeypatch: pytest.MonkeyPatch, error: Exception, place: int
+) -> None:
+    """The C library takes ENOENT for the end of a directory, and `rsync --delete` then removes what it lacks."""
+    for number in range(600):
+        journal.create_user(str(number))
+    if place:
+        assert len(users.read(0)) == place
+
+    def gone(_: object) -> list[int | None]:
+        raise error
+
+    monkeypatch.setattr(journal.backend, "changes_of", gone)
+    with pytest.raises(OSError, match=r"all users cannot be listed to the end: .*[nN]o such f") as caught:
+        users.read(place)
+    assert caught.value.errno == errno.EIO

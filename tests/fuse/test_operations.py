@@ -1,16 +1,20 @@
-"""Requests of one handle that come at the same time."""
+"""Requests of one handle: those that come at the same time, and those that fail midway."""
 
+import errno
 import os
+from collections.abc import Sequence
 from typing import Any, cast
 
 import pyfuse3
+import pytest
 import trio
-from pyfuse3 import FileHandleT, FileNameT, FlagT, InodeT, ModeT
+from pyfuse3 import FileHandleT, FileNameT, FlagT, InodeT, ModeT, ReaddirToken
 
 from potofs import ChatMessage, DialogueJournal, open_journal
 from potofs.backends.base import Reader
+from potofs.errors import PotofsError, Unreachable
 from potofs.fuse.operations import Operations
-from potofs.tree.attributes import ROOT_INODE
+from potofs.tree.attributes import ROOT_INODE, Entry
 from potofs.tree.nodes import Node
 from potofs.tree.tree import Tree
 
@@ -92,5 +96,58 @@ def test_what_is_archived_between_its_lookup_and_its_opening_is_read_as_the_arch
                 assert (await operations.getattr(inode, NOBODY)).st_size == len(said)
                 await operations.release(handle)
                 journal.add_message("mia", ChatMessage("user", "hello again"))
+
+    trio.run(main)
+
+
+@pytest.mark.expects_warning("readdir: the server has gone")
+def test_a_listing_that_fails_midway_has_told_of_what_comes_before_and_counts_nothing_else(
+    tmp_path: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The kernel takes an answer or an error. Of what it was not given it never says that it has forgotten it."""
+
+    class FailingTree(Tree):
+        fails = False
+
+        def entries(self, parent: Node, names: Sequence[str]) -> list[Entry | PotofsError | OSError]:
+            if self.fails:
+                raise Unreachable("the server has gone")
+            self.fails = True
+            return super().entries(parent, names)
+
+    taken: list[tuple[str, int]] = []
+
+    def reply(_: object, name: bytes, attributes: pyfuse3.EntryAttributes, place: int) -> bool:
+        taken.append((os.fsdecode(name), place))
+        return True
+
+    monkeypatch.setattr(pyfuse3, "readdir_reply", reply)
+    token = cast(ReaddirToken, None)
+
+    async def main() -> None:
+        with open_journal(f"file://{tmp_path}/journal?fsync=never") as journal:
+            for number in range(600):
+                journal.create_user(str(number))
+            tree = FailingTree(journal)
+            operations = Operations(tree)
+            users = (await operations.lookup(InodeT(ROOT_INODE), FileNameT(b"users"), NOBODY)).st_ino
+            before = len(operations._inodes)
+            handle = await operations.opendir(users, NOBODY)
+            await operations.readdir(handle, 0, token)
+            assert len(taken) == 512
+            assert len(operations._inodes) == before + len(taken), "what the kernel was given"
+            tree.fails = False
+            with pytest.raises(pyfuse3.FUSEError) as failed:
+                await operations.readdir(handle, 512, token)
+            assert failed.value.errno == errno.EHOSTDOWN, "and it is not asked for once more"
+            assert len(taken) == 512
+            await operations.readdir(handle, 512, token)
+            assert len({name for name, _ in taken}) == len(taken) == 600
+            tree.fails = True
+            with pytest.raises(pyfuse3.FUSEError):
+                await operations.readdir(handle, 0, token)
+            assert len(taken) == 600
+            assert sum(operations._inodes._told_again.values()) == 0
+            await operations.releasedir(handle)
 
     trio.run(main)

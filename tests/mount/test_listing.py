@@ -154,3 +154,25 @@ def test_a_listing_that_lacks_what_is_there_is_none(tmp_path: Path, mount_at: Ca
     assert "Input/output error" in listed.stderr
     assert run("rsync", "-a", "--delete", f"{mount.users}/", f"{backup}/").returncode == 23
     assert (backup / "carl/dialogs/current.yaml").exists()
+
+
+def test_a_listing_lacks_nothing_when_the_folder_for_temporary_files_is_gone(
+    root: Path, tmp_path: Path, mount_at: Callable[..., Mount], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A daemon has that of the session that it was started from, and outlives it."""
+    with monkeypatch.context() as session:
+        session.setenv("TMPDIR", str(tmp_path / "gone"))
+        mount = mount_at(root)
+    (mount.users / "mia").mkdir()
+    archives = root / "users/mia/dialogs/archived"
+    names = {f"{'n' * 90}{number:06d}.yaml" for number in range(3000)}
+    for name in names:
+        (archives / name).touch()
+    backup = tmp_path / "backup"
+    backup.mkdir()
+    for name in names:
+        (backup / name).touch()
+    assert set(run("ls", "-U", mount.archived("mia")).stdout.split()) == names
+    assert run("rsync", "-a", "--delete", f"{mount.archived('mia')}/", f"{backup}/").returncode == 0
+    assert set(os.listdir(backup)) == names
+    (mount.dialogs("mia") / ".large").write_bytes(bytes(3 << 20))
