@@ -149,6 +149,16 @@ class LeavesOutWhoIsNotThere(ShelfBackend):
         return [changed for changed in super().changes_of(users) if changed is not None]
 
 
+class LeavesOutArchivesThatAreNotThere(ShelfBackend):
+    def stats_of(self, user: str, archives: Sequence[str]) -> list[Stat | None]:
+        return [stat for stat in super().stats_of(user, archives) if stat is not None]
+
+
+class LeavesOutWhatIsNotSetAside(ShelfBackend):
+    def stats_of_set_asides(self, user: str, names: Sequence[str]) -> list[Stat | None]:
+        return [stat for stat in super().stats_of_set_asides(user, names) if stat is not None]
+
+
 class HasOneNumberForAll(ShelfBackend):
     def append(self, user: str, records: Sequence[Record], *, wait: bool = True) -> Appended:
         done = super().append(user, records, wait=wait)

@@ -60,6 +60,8 @@ FAILS: dict[type[ShelfBackend], tuple[str, ...]] = {
         "appends_of_several_threads_are_all_counted",
     ),
     broken.LeavesOutWhoIsNotThere: ("of_many_users_it_tells_at_once_when_they_changed_and_who_is_not_there",),
+    broken.LeavesOutArchivesThatAreNotThere: ("of_many_archives_it_tells_at_once_what_they_are_and_which_are_missing",),
+    broken.LeavesOutWhatIsNotSetAside: ("of_many_it_tells_at_once_what_they_are_and_which_are_not_there",),
     broken.NeverWorksWithoutWaiting: ("an_append_without_waiting_succeeds_where_nobody_else_writes",),
     broken.ReadsTheWholeRest: (
         "a_compressed_archive_is_read_by_several_threads_at_once",

@@ -17,7 +17,7 @@ from enum import Enum
 from typing import Literal, NamedTuple, NoReturn, Self, TypeVar
 
 from potofs.config import Limits, Settings, Where
-from potofs.errors import Fenced, Unsupported
+from potofs.errors import Fenced, NotFound, Unsupported
 
 Item = TypeVar("Item")
 
@@ -426,6 +426,16 @@ class Backend(ABC):
         """All archives of a user, in no order; none where there is no archival."""
         return []
 
+    def stats_of(self, user: str, archives: Sequence[str]) -> list[Stat | None]:
+        """`stat` of each of many archives, None for one that is not there; here one after the other."""
+        found: list[Stat | None] = []
+        for archive in archives:
+            try:
+                found.append(self.stat(user, archive))
+            except NotFound:
+                found.append(None)
+        return found
+
     def archive(
         self, user: str, name: str | None = None, *, idle_since_ns: int | None = None, wait: bool = True
     ) -> str:
@@ -473,6 +483,15 @@ class Backend(ABC):
     @abstractmethod
     def set_asides(self, user: str) -> list[Archived]:
         """What was set aside and is still there, in no order."""
+
+    def has_set_asides(self, user: str) -> bool:
+        """Whether anything is."""
+        return bool(self.set_asides(user))
+
+    def stats_of_set_asides(self, user: str, names: Sequence[str]) -> list[Stat | None]:
+        """What `set_asides` says of each of many, None for one that is not there; here by asking for all."""
+        found = {one.name: one.stat for one in self.set_asides(user)}
+        return [found.get(name) for name in names]
 
     @abstractmethod
     def open_set_aside(self, user: str, name: str) -> Reader: ...

@@ -1,7 +1,8 @@
 """Which conversation a number means that the kernel has looked up: it may have been archived, or begun, since.
 
-Synchronous: where it runs is for `workers` to decide. The numbers and handles that it looks at belong to trio's thread,
-and each look is a single one.
+Synchronous: where it runs is for `workers` to decide. What has moved is looked for among all archives of its user:
+whoever may not `wait` is told WouldBlock before that, with nothing done. The numbers and handles that it looks at belong
+to trio's thread, and each look is a single one.
 """
 
 import os
@@ -11,7 +12,7 @@ from potofs.backends.base import Reader
 from potofs.errors import NotFound, Stale, WouldBlock
 from potofs.fuse.handles import Handles
 from potofs.fuse.inodes import Inodes
-from potofs.tree.attributes import Attributes
+from potofs.tree.attributes import Attributes, Entry
 from potofs.tree.nodes import Kind, Node
 from potofs.tree.tree import Tree
 
@@ -47,7 +48,7 @@ class Finder:
             return opened
         if is_unwritten:
             return self._tree.unwritten(node)
-        moved = self._tree.relocated(node, inode)
+        moved = self._relocated(inode, node, wait)
         self._inodes.moved(inode, moved.node)
         return moved.attributes
 
@@ -70,9 +71,7 @@ class Finder:
             reader.close()
         if appends:
             raise Stale(f"{node} is another one now")
-        if not wait:
-            raise WouldBlock(f"{node} has moved")
-        return self._wherever_it_is(inode, node)
+        return self._wherever_it_is(inode, node, wait)
 
     def to_append_to(self, inode: int, node: Node, flags: int, is_sought: bool) -> Node:
         """What an append to a looked-up file goes to, whatever was archived since; raises Stale.
@@ -89,16 +88,21 @@ class Finder:
             self.refuse_stale(inode, node)
         return node
 
-    def _wherever_it_is(self, inode: int, node: Node) -> Reader:
+    def _wherever_it_is(self, inode: int, node: Node, wait: bool) -> Reader:
         for attempt in range(_TRIES):
             # It may go from one name to another between any two looks.
             with suppress(NotFound, *([Stale] if attempt < _TRIES - 1 else [])):
-                moved = self._tree.relocated(node, inode).node
+                moved = self._relocated(inode, node, wait).node
                 reader = self._tree.open(moved)
                 if self._is(reader, inode, moved):
                     return reader
                 reader.close()
         raise Stale(f"{node} moves about")
+
+    def _relocated(self, inode: int, node: Node, wait: bool) -> Entry:
+        if not wait:
+            raise WouldBlock(f"{node} has to be looked for")
+        return self._tree.relocated(node, inode)
 
     @staticmethod
     def _is(reader: Reader, inode: int, node: Node) -> bool:

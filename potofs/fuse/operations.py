@@ -26,7 +26,6 @@ from potofs.errors import (
     NotFound,
     NotPermitted,
     Stale,
-    WouldBlock,
 )
 from potofs.fuse import intent, setting
 from potofs.fuse.activity import Activity
@@ -121,7 +120,7 @@ class Operations(pyfuse3.Operations):
         node = self._inodes.node(inode)
         files = self._handles.drafts(inode, fh)
 
-        def changed() -> Attributes:
+        def changed(wait: bool) -> Attributes:
             drafts: list[Draft] = [file.draft for file in files]
             if not drafts and node.kind is Kind.SCRATCH:
                 drafts = [self._tree.scratch(node)]
@@ -130,7 +129,7 @@ class Operations(pyfuse3.Operations):
                 # What is being written is not what others see; but whoever writes it asks by the same number.
                 if drafts:
                     return drafts[0].attributes()._replace(inode=inode)
-                return self._finder.attributes(inode, node)
+                return self._finder.attributes(inode, node, wait=wait)
 
             shown = self._shown(node, present())
             setting.apply(self._tree, node, shown, drafts, attr, fields, is_handle=fh is not None)
@@ -139,10 +138,10 @@ class Operations(pyfuse3.Operations):
         async with AsyncExitStack() as turns:
             for file in files:
                 await turns.enter_async_context(file.turn)
-            # A time is set under a lock that others may hold; and what has moved is looked for.
-            blocks = node.kind is not Kind.SCRATCH
-            ask = self._workers.run(node.user, changed) if blocks else self._ask(node, changed)
-            return self._shown(node, await ask)
+            # A time is set under a lock that others may hold.
+            if fields.update_mtime and node.kind is not Kind.SCRATCH:
+                return self._shown(node, await self._workers.run(node.user, lambda: changed(True)))
+            return self._shown(node, await self._ask_soon(node, changed))
 
     @answered
     async def statfs(self, ctx: RequestContext) -> pyfuse3.StatvfsData:
@@ -202,8 +201,7 @@ class Operations(pyfuse3.Operations):
         node = handle.node
         if handle.ends_at(place):
             return ()
-        # Only the directories whose names are given have few entries for sure.
-        blocks = self._tree.blocks or node.kind not in nodes.FIXED
+        blocks = self._tree.blocks or self._tree.lists_slowly(node)
         return await self._workers.ask_about(node, blocks, lambda: handle.read(place))
 
     @answered
@@ -238,7 +236,7 @@ class Operations(pyfuse3.Operations):
         if flags & os.O_ACCMODE != os.O_WRONLY:
             found, appends = node, appender is not None
             reader = await self._ask_soon(
-                node, lambda may_wait: self._finder.reader(inode, found, appends=appends, wait=may_wait)
+                node, lambda wait: self._finder.reader(inode, found, appends=appends, wait=wait)
             )
         if appender is not None:
             opener = self._openers.opened(inode, ctx.pid)
@@ -390,11 +388,8 @@ class Operations(pyfuse3.Operations):
         return await self._workers.ask_about(node, blocks, question)
 
     async def _ask_soon(self, node: Node, question: Callable[[bool], Result]) -> Result:
-        """The same of what may turn out not to be quick: it is told whether it may wait, and raises WouldBlock."""
-        if not (self._tree.blocks or self._tree.blocks_at(node)):
-            with suppress(WouldBlock):
-                return await self._workers.ask_about(node, False, lambda: question(False))
-        return await self._workers.ask_about(node, True, lambda: question(True))
+        """The same of what may turn out to take long: it is told whether it may wait, and raises WouldBlock."""
+        return await self._workers.look_about(node, self._tree.blocks or self._tree.blocks_at(node), question)
 
     @staticmethod
     def _is_making(thread: int, name: FileNameT, node: Node) -> bool:

@@ -77,12 +77,18 @@ class Workers:
             return await self.ask(node.user, blocks, question)
         return question() if node.kind.is_directory else await self.run_apart(question)
 
+    async def look_about(self, node: Node, blocks: bool, question: Callable[[bool], Result]) -> Result:
+        """The same of what is quick mostly: the question is told whether it may wait, as by `run_soon`."""
+        if node.kind.is_of_journal:
+            return await self.ask_about(node, blocks, lambda: question(True))
+        return await self.run_soon(node.user, blocks, question)
+
     async def ask(self, user: str, blocks: bool, question: Callable[[], Result]) -> Result:
         """Asks something on behalf of a user: here where that is quick, in a worker thread if it `blocks`."""
         return await self.run(user, question) if blocks else question()
 
     async def run_soon(self, user: str, blocks: bool, function: Callable[[bool], Result]) -> Result:
-        """Runs a function here if it neither `blocks` nor finds another writer at work, else in a worker thread.
+        """Runs a function here if it neither `blocks` nor finds that it would take long, else in a worker thread.
 
         It is told whether it may wait, and raises WouldBlock, with nothing done, where it would have to.
         """

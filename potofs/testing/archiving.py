@@ -56,6 +56,21 @@ class Archiving(Suite):
         backend.append("mia", records(3, 4))
         assert backend.stat("mia").id != after.id
 
+    def test_of_many_archives_it_tells_at_once_what_they_are_and_which_are_missing(self, servers: OpenServers) -> None:
+        one, other = servers()
+        for number, name in enumerate(ARCHIVE_NAMES):
+            one.append("mia", records(number, number + 1))
+            one.archive("mia", name)
+        there = {name: one.stat("mia", name) for name in ARCHIVE_NAMES}
+        asked = [*reversed(ARCHIVE_NAMES), "nothing", ARCHIVE_NAMES[0]]
+        expected = [there.get(name) for name in asked]
+        assert other.stats_of("mia", asked) == expected
+        assert other.stats_of("mia", []) == []
+        assert other.stats_of("noah", ARCHIVE_NAMES[:1]) == [None]
+        one.restore("mia", ARCHIVE_NAMES[0])
+        one.rename_archive("mia", ARCHIVE_NAMES[1], "renamed")
+        assert other.stats_of("mia", [*ARCHIVE_NAMES[:2], "renamed"]) == [None, None, one.stat("mia", "renamed")]
+
     def test_what_was_appended_to_meanwhile_is_not_archived_as_idle(self, backend: Backend) -> None:
         backend.append("mia", records(0, 1))
         backend.set_times("mia", None, 2_000_000_000)

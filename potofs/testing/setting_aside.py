@@ -27,6 +27,22 @@ class SettingAside(Suite):
             with pytest.raises(NotFound):
                 attempt("mia", names[1])
 
+    def test_of_many_it_tells_at_once_what_they_are_and_which_are_not_there(self, servers: OpenServers) -> None:
+        one, other = servers()
+        assert not other.has_set_asides("mia")
+        names = [one.set_aside("mia", data) for data in (b"one", b"\xff\x00two", b"")]
+        there = {aside.name: aside.stat for aside in one.set_asides("mia")}
+        asked = [names[2], "nothing", names[0], names[1], names[0]]
+        assert other.stats_of_set_asides("mia", asked) == [there.get(name) for name in asked]
+        assert other.stats_of_set_asides("mia", []) == []
+        assert other.stats_of_set_asides("noah", names) == [None, None, None]
+        assert other.has_set_asides("mia")
+        assert not other.has_set_asides("noah")
+        for name in names:
+            one.remove_set_aside("mia", name)
+        assert not other.has_set_asides("mia")
+        assert other.stats_of_set_asides("mia", names) == [None, None, None]
+
     def test_each_is_called_by_the_time_and_none_is_replaced(self, backend: Backend) -> None:
         before = time.time_ns()
         names = [backend.set_aside("mia", b"%d" % number) for number in range(12)]

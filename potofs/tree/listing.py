@@ -14,6 +14,9 @@ from potofs.tree.system import SystemFiles
 # What is wrong with one entry, and not with what it lies in.
 _OF_ONE = frozenset({errno.ELOOP, errno.EINVAL, errno.EISDIR, errno.ENOTDIR})
 
+# What a backend has under a name of its own.
+_STORED = frozenset({Kind.ARCHIVE, Kind.REJECTED_FILE})
+
 #: What a name is, or why that cannot be told.
 Told = Entry | PotofsError | OSError
 
@@ -108,13 +111,11 @@ class Listing:
         return known
 
     def _stored(self, parent: Node, names: Sequence[str]) -> dict[str, Told]:
-        wanted, known = set(names), dict[str, Told]()
-        for one in self._all(parent):
-            node = nodes.member(parent, one.name)
-            name = nodes.name_of(parent, node)
-            if name in wanted:
-                known[name] = Entry(node, stored(node, one.stat))
-        return known
+        # No others: a directory is listed in pieces, and whoever reads all of it for each takes hours.
+        found = [(name, node) for name in names if (node := nodes.child(parent, name)) and node.kind in _STORED]
+        ask = self._backend.stats_of if parent.kind is Kind.ARCHIVED else self._backend.stats_of_set_asides
+        stats = ask(parent.user, [node.name for _, node in found])
+        return {name: Entry(node, stored(node, stat)) for (name, node), stat in zip(found, stats, strict=True) if stat}
 
     def _of_journal(self, parent: Node, names: Sequence[str]) -> dict[str, Told]:
         found = ((name, nodes.child(parent, name)) for name in names)

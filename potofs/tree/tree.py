@@ -78,6 +78,12 @@ class Tree:
         """What these names are, for a listing: `Listing.entries`."""
         return self._listing.entries(parent, names)
 
+    def lists_slowly(self, node: Node) -> bool:
+        """Whether it takes long to list a directory, however quick the backend is."""
+        # Only the directories whose names are given have few entries for sure. And without a profile, metadata.yaml is
+        # there if there is any conversation.
+        return node.kind not in nodes.FIXED or (node.kind is Kind.USER and not self._backend.profile_changed(node.user))
+
     def attributes(self, node: Node) -> Attributes:
         """What is shown of an entry; raises NotFound if it is not there."""
         return self._attributes[node.kind](node)
@@ -275,7 +281,7 @@ class Tree:
             case Kind.METADATA if self.is_just_made(node) and not self._backend.profile_changed(node.user):
                 # All of it is reckoned, and will be again, unless it is written before: tar makes way for its copy so.
                 self._restoring.take_profile_away(node.user)
-            case Kind.REJECTED if not self._backend.set_asides(node.user):
+            case Kind.REJECTED if not self._backend.has_set_asides(node.user):
                 self._restoring.remove_rejected(node.user)
             case _:
                 raise NotPermitted(f"{node} is never removed")
@@ -324,7 +330,7 @@ class Tree:
         return self._of_user(node)
 
     def _of_rejected(self, node: Node) -> Attributes:
-        if not (self._restoring.has_rejected(node.user) or self._backend.set_asides(node.user)):
+        if not (self._restoring.has_rejected(node.user) or self._backend.has_set_asides(node.user)):
             raise NotFound(f"nothing of user {node.user!r} was rejected")
         return self._of_user(node)
 

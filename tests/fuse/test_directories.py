@@ -1,6 +1,7 @@
 """A directory that is being read: every place means the same, whatever comes and goes meanwhile."""
 
 import errno
+import functools
 import itertools
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
@@ -160,3 +161,43 @@ def test_what_is_not_there_is_never_taken_for_the_end(
     with pytest.raises(OSError, match=r"all users cannot be listed to the end: .*[nN]o such f") as caught:
         users.read(place)
     assert caught.value.errno == errno.EIO
+
+
+@pytest.mark.parametrize("kind", [Kind.ARCHIVED, Kind.REJECTED])
+def test_what_is_in_a_directory_is_looked_at_once_however_many_there_are(
+    journal: DialogueJournal, monkeypatch: pytest.MonkeyPatch, kind: Kind
+) -> None:
+    """Names are told in pieces. Looking at all of them for each would take hours where they are many."""
+    for number in range(1500):
+        if kind is Kind.ARCHIVED:
+            journal.backend.put_archive("mia", f"{number:04d}", b"x", number)
+        else:
+            journal.backend.set_aside("mia", b"x", f"{number:04d}", mtime_ns=number)
+    asked = []
+
+    def counted(method: Callable[[str], object], user: str) -> object:
+        asked.append(user)
+        return method(user)
+
+    for name in ("archives", "set_asides"):
+        monkeypatch.setattr(journal.backend, name, functools.partial(counted, getattr(journal.backend, name)))
+    tree = Tree(journal)
+    with closing(DirectoryHandle(tree, Node(kind, "mia"))) as handle:
+        names = users_of(handle)
+        assert names == [f"{number:04d}.yaml" for number in range(1500)]
+        assert asked == ["mia"]
+        (told,) = [one.told for one in handle.read(700) if one.name == "0700.yaml"]
+        assert told == tree.lookup(handle.node, "0700.yaml")
+        # What is gone by then is not shown, and what has changed is shown as it is.
+        if kind is Kind.ARCHIVED:
+            journal.backend.rename_archive("mia", "0701", "another")
+            journal.backend.set_times("mia", "0700", 7)
+        else:
+            journal.backend.remove_set_aside("mia", "0701")
+            journal.backend.set_aside("mia", b"x", "0700", mtime_ns=7)
+        told, gone = (one.told for one in handle.read(700)[:2])
+        assert told == tree.lookup(handle.node, "0700.yaml")
+        assert isinstance(told, Entry)
+        assert told.attributes.mtime_ns == 7
+        assert isinstance(gone, NotFound)
+        assert asked == ["mia"]

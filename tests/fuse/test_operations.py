@@ -1,8 +1,10 @@
-"""Requests of one handle: those that come at the same time, and those that fail midway."""
+"""Requests of one handle, those that come at the same time and those that fail midway; and which thread asks what."""
 
 import errno
 import os
+import threading
 from collections.abc import Sequence
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pyfuse3
@@ -19,6 +21,7 @@ from potofs.tree.nodes import Node
 from potofs.tree.tree import Tree
 
 NOBODY = pyfuse3.RequestContext()
+FIELDS = ("update_atime", "update_mtime", "update_ctime", "update_mode", "update_uid", "update_gid", "update_size")
 
 
 class WaitingTree(Tree):
@@ -149,5 +152,62 @@ def test_a_listing_that_fails_midway_has_told_of_what_comes_before_and_counts_no
             assert len(taken) == 600
             assert sum(operations._inodes._told_again.values()) == 0
             await operations.releasedir(handle)
+
+    trio.run(main)
+
+
+def test_nobody_waits_while_all_that_is_in_a_folder_is_looked_at(
+    tmp_path: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a user with many archives that takes long, and everything else waits for what is done on trio's thread."""
+    monkeypatch.setattr(pyfuse3, "readdir_reply", lambda *_: True)
+    token = cast(ReaddirToken, None)
+
+    async def main() -> None:
+        with open_journal(f"file://{tmp_path}/journal?fsync=never") as journal:
+            backend = journal.backend
+            asked: list[tuple[str, bool]] = []
+
+            def tell(name: str) -> None:
+                method = getattr(backend, name)
+
+                def told(user: str) -> Any:
+                    asked.append((name, threading.current_thread() is threading.main_thread()))
+                    return method(user)
+
+                monkeypatch.setattr(backend, name, told)
+
+            tell("archives")
+            tell("set_asides")
+            journal.add_message("mia", ChatMessage("user", "hello"))
+            backend.set_aside("mia", b"refused")
+            operations = Operations(Tree(journal))
+
+            async def look_up(path: bytes) -> InodeT:
+                inode = InodeT(ROOT_INODE)
+                for name in path.split(b"/"):
+                    inode = (await operations.lookup(inode, FileNameT(name), NOBODY)).st_ino
+                return inode
+
+            async def list_all(path: bytes) -> None:
+                handle = await operations.opendir(await look_up(path), NOBODY)
+                await operations.readdir(handle, 0, token)
+                await operations.releasedir(handle)
+
+            inode = await look_up(b"users/mia/dialogs/current.yaml")
+            journal.archive_conversation("mia", "first")
+            await operations.getattr(inode, NOBODY)
+            backend.rename_archive("mia", "first", "second")
+            handle = FileHandleT((await operations.open(inode, FlagT(os.O_RDONLY), NOBODY)).fh)
+            await operations.release(handle)
+            backend.rename_archive("mia", "second", "third")
+            fields = cast(pyfuse3.SetattrFields, SimpleNamespace(**dict.fromkeys(FIELDS, False)))
+            await operations.setattr(inode, pyfuse3.EntryAttributes(), fields, None, NOBODY)
+            assert asked.count(("archives", False)) == len(asked) >= 3, "it was looked for each time"
+            for path in (b"users", b"users/mia", b"users/mia/dialogs", b"users/mia/dialogs/archived"):
+                await list_all(path)
+            await list_all(b"users/mia/dialogs/rejected")
+            assert {name for name, _ in asked} == {"archives", "set_asides"}
+            assert [name for name, is_main in asked if is_main] == []
 
     trio.run(main)

@@ -270,6 +270,9 @@ class FilesystemBackend(Backend):
     def archives(self, user: str) -> list[Archived]:
         return self._conversations.archives(user)
 
+    def stats_of(self, user: str, archives: Sequence[str]) -> list[Stat | None]:
+        return self._conversations.stats_of(user, archives)
+
     def archive(
         self, user: str, name: str | None = None, *, idle_since_ns: int | None = None, wait: bool = True
     ) -> str:
@@ -351,6 +354,12 @@ class FilesystemBackend(Backend):
 
     def set_asides(self, user: str) -> list[Archived]:
         return self._conversations.set_asides(user)
+
+    def has_set_asides(self, user: str) -> bool:
+        return self._conversations.has_set_asides(user)
+
+    def stats_of_set_asides(self, user: str, names: Sequence[str]) -> list[Stat | None]:
+        return self._conversations.stats_of_set_asides(user, names)
 
     def open_set_aside(self, user: str, name: str) -> Reader:
         with must_exist(user, name):

@@ -7,7 +7,7 @@ seen they are the same: the plain one counts.
 
 import errno
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 
 from potofs import names
@@ -107,16 +107,21 @@ class Conversations:
         """All archives of a user, in no order."""
         found: dict[str, Archived] = {}
         for name in _names(self._layout.archived(user), directories=False):
-            # Gone since: renamed, restored or compressed. What is no gzip is not ours.
-            with suppress(InvalidName, NameTooLong, FileNotFoundError, NotFound):
+            with suppress(InvalidName, NameTooLong, NotFound):
                 archive = names.archive_name(name.removesuffix(COMPRESSED))
-                if not name.endswith(COMPRESSED):
-                    found[archive] = self._plain(self._layout.conversation(user, archive), archive)
-                elif archive not in found:
-                    # Asked for by its name: meanwhile it may have got the other form.
-                    with self.open(user, archive) as reader:
-                        found[archive] = Archived(archive, reader.stat(), reader.stored_size())
+                if archive not in found:
+                    found[archive] = self._archived(user, archive)
         return list(found.values())
+
+    def stats_of(self, user: str, archives: Sequence[str]) -> list[Stat | None]:
+        """What `archives` says of each of many."""
+        found: list[Stat | None] = []
+        for archive in archives:
+            try:
+                found.append(self._archived(user, archive).stat)
+            except NotFound:
+                found.append(None)
+        return found
 
     def newest_archive(self, user: str) -> tuple[tuple[int, str], Opened] | None:
         """The archive that was appended to last: when, and its name, and it, opened; None if there is none.
@@ -129,11 +134,36 @@ class Conversations:
     def set_asides(self, user: str) -> list[Archived]:
         """What was set aside."""
         found = []
-        for name in _names(self._layout.rejected(user), directories=False):
-            with suppress(InvalidName, NameTooLong, FileNotFoundError):
-                aside = names.archive_name(name)
+        for aside in self._asides(user):
+            with suppress(FileNotFoundError):
                 found.append(self._plain(self._layout.set_aside(user, aside), aside))
         return found
+
+    def has_set_asides(self, user: str) -> bool:
+        """Whether anything was; looks at no more than it has to."""
+        return any(True for _ in self._asides(user))
+
+    def stats_of_set_asides(self, user: str, asides: Sequence[str]) -> list[Stat | None]:
+        """What `set_asides` says of each of many."""
+        found: list[Stat | None] = []
+        for aside in asides:
+            try:
+                found.append(self._plain(self._layout.set_aside(user, aside), aside).stat)
+            except FileNotFoundError:
+                found.append(None)
+        return found
+
+    def _asides(self, user: str) -> Iterator[str]:
+        for name in _names(self._layout.rejected(user), directories=False):
+            with suppress(InvalidName, NameTooLong):
+                yield names.archive_name(name)
+
+    def _archived(self, user: str, archive: str) -> Archived:
+        """One archive, in whichever form it is by now; raises NotFound, also if it is no gzip, which is not ours."""
+        with suppress(FileNotFoundError):
+            return self._plain(self._layout.conversation(user, archive), archive)
+        with self._open_compressed(user, archive) as reader:
+            return Archived(archive, reader.stat(), reader.stored_size())
 
     def _plain(self, path: str, name: str) -> Archived:
         stat = files.stat_of(os.stat(path), self._layout.number_of)

@@ -201,10 +201,7 @@ class RedisBackend(Backend):
             found = Entry.parse(entry).stat if entry else None
         if found is None:
             raise not_found(user, archive)
-        if found.id % SHARDS != shard_of_user(user):
-            # It would be another user's.
-            raise Damaged(f"an entry of user {user!r} in Redis is damaged: run `potofs fsck --repair`")
-        return found
+        return _own(user, found)
 
     def open(self, user: str, archive: str | None = None) -> Reader:
         stat = self.stat(user, archive)
@@ -273,6 +270,10 @@ class RedisBackend(Backend):
     def archives(self, user: str) -> list[Archived]:
         return self._listed(self._keys.archives(user))
 
+    def stats_of(self, user: str, archives: Sequence[str]) -> list[Stat | None]:
+        found = self._stats(self._keys.archives(user), archives)
+        return [stat and _own(user, stat) for stat in found]
+
     def archive(
         self, user: str, name: str | None = None, *, idle_since_ns: int | None = None, wait: bool = True
     ) -> str:
@@ -330,6 +331,12 @@ class RedisBackend(Backend):
 
     def set_asides(self, user: str) -> list[Archived]:
         return self._listed(self._keys.asides(user))
+
+    def has_set_asides(self, user: str) -> bool:
+        return bool(self._link.command("EXISTS", self._keys.asides(user)))
+
+    def stats_of_set_asides(self, user: str, names: Sequence[str]) -> list[Stat | None]:
+        return self._stats(self._keys.asides(user), names)
 
     def open_set_aside(self, user: str, name: str) -> Reader:
         stat = self._set_aside(user, name)
@@ -434,6 +441,11 @@ class RedisBackend(Backend):
             raise nothing_aside(user, name)
         return Entry.parse(entry).stat
 
+    def _stats(self, key: str, names: Sequence[str]) -> list[Stat | None]:
+        """What an index says of each of many names."""
+        entries = self._link.command("HMGET", key, *map(spelled, names)) if names else []
+        return [Entry.parse(entry).stat if entry else None for entry in entries]
+
     def _listed(self, key: str) -> list[Archived]:
         found = []
         for name, text in self._link.command("HGETALL", key).items():
@@ -443,3 +455,10 @@ class RedisBackend(Backend):
             except (InvalidName, NameTooLong, UnicodeDecodeError):
                 raise damaged(key, name.decode(errors="backslashreplace")) from None
         return found
+
+
+def _own(user: str, stat: Stat) -> Stat:
+    """What an entry of a user says; raises Damaged for one that would be another user's."""
+    if stat.id % SHARDS != shard_of_user(user):
+        raise Damaged(f"an entry of user {user!r} in Redis is damaged: run `potofs fsck --repair`")
+    return stat
