@@ -1,8 +1,8 @@
 """Which conversation a number means that the kernel has looked up: it may have been archived, or begun, since.
 
 Synchronous: where it runs is for `workers` to decide. What has moved is looked for among all archives of its user:
-whoever may not `wait` is told WouldBlock before that, with nothing done. The numbers and handles that it looks at belong
-to trio's thread, and each look is a single one.
+whoever may not `wait` is told WouldBlock before that, with nothing done. The numbers and handles that it looks at are
+those of trio's thread, and each look is a single one.
 """
 
 import os

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 import redis
 
-from potofs.backends.base import Backend
+from potofs.backends.base import Archived, Backend
+from potofs.backends.filesystem.conversations import Conversations
 from potofs.backends.redis.backend import RedisBackend
 from potofs.backends.redis.keys import Keys
 from tests import redis_servers
@@ -35,6 +36,20 @@ def on_files(tmp_path: Path) -> Callable[..., Backend]:
         return open_filesystem(tmp_path, **options)
 
     return on_files
+
+
+@pytest.fixture
+def looks(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The users whose archives all were looked at."""
+    looked: list[str] = []
+    archives = Conversations.archives
+
+    def noted(self: Conversations, user: str) -> list[Archived]:
+        looked.append(user)
+        return archives(self, user)
+
+    monkeypatch.setattr(Conversations, "archives", noted)
+    return looked
 
 
 @pytest.fixture

@@ -8,9 +8,9 @@ import pytest
 
 from potofs.backends.base import Backend
 from potofs.backends.filesystem import files
-from potofs.errors import AlreadyExists, InvalidName, NotFound
+from potofs.errors import AlreadyExists, InvalidName, NotFound, WouldBlock
 from tests.backends.killed import Killed
-from tests.backends.kit import everything, joined, names_of, records, stored
+from tests.backends.kit import everything, joined, names_of, record, records, stored
 
 
 @pytest.fixture
@@ -167,3 +167,35 @@ def test_where_the_system_cannot_rename_without_replacing_nothing_is_replaced_ei
         files.rename_new(f"{tmp_path}/one", f"{tmp_path}/two")
     assert {name: (tmp_path / name).read_text() for name in ("one", "two")} == {"one": "one", "two": "two"}
     assert os.stat(tmp_path / "two").st_nlink == 1
+
+
+# Many of them
+
+
+@pytest.mark.parametrize("retry", [True, False])
+def test_whoever_may_not_wait_looks_at_few_archives_and_leaves_many_to_whoever_may(
+    on_files: Callable[..., Backend], looks: list[str], users: Path, retry: bool
+) -> None:
+    """For as long as it takes, everybody else who uses a mount would wait."""
+    backend, other = on_files(fsync="never"), on_files(fsync="never")
+
+    def append(number: int, *, wait: bool) -> None:
+        backend.append("mia", [record(f"{number}", retry=retry)], wait=wait)
+
+    for number in range(32):
+        other.put_archive("mia", f"{number}", b"x", number)
+    append(0, wait=False)
+    # As a program leaves it that counts nothing.
+    (users / "mia/dialogs/archived/32.yaml").write_bytes(b"x")
+    looks.clear()
+    if not retry:
+        # It is stored; what it changed is counted by the next.
+        append(1, wait=False)
+    with pytest.raises(WouldBlock):
+        append(2, wait=False)
+    assert looks == []
+    append(2, wait=True)
+    looks.clear()
+    append(3, wait=False)
+    assert looks == [], "what is known of them goes on to be true"
+    assert (backend.totals().archives, backend.totals().messages) == (33, 3 if retry else 4)

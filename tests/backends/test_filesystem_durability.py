@@ -4,13 +4,15 @@ import errno
 import os
 import subprocess
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from potofs.backends.base import Backend, Record
-from potofs.backends.filesystem import files
+from potofs.backends.filesystem import durability, files
+from potofs.backends.filesystem.conversations import Conversations, Opened
 from potofs.backends.filesystem.sync import GroupSync
 from potofs.errors import NotFound, WouldBlock
 from tests.backends.kit import close_all, joined, names_of, open_filesystem, record, records, stored
@@ -97,6 +99,121 @@ def test_close_means_when_it_is_told_to(on_files: Callable[..., Backend], disk: 
     assert disk.take() == [CURRENT, "mia/dialogs/archived", *FOLDERS]
     assert not backend.append_blocks
     assert backend.sync_on_close
+
+
+def rest(users: Path) -> None:
+    """Waits until whatever changes mia's archives gives their folder another time than it has."""
+    changed = os.stat(users / "mia/dialogs/archived").st_ctime_ns
+    wait_until(lambda: time.time_ns() - changed > 2 * durability._TICK, "the clock of files has moved on")
+
+
+@pytest.mark.parametrize("fsync", ["always", "close", "never"])
+def test_archives_that_were_on_disk_are_not_looked_at_again(
+    on_files: Callable[..., Backend], disk: Disk, users: Path, looks: list[str], fsync: str
+) -> None:
+    """Of many, that would take longer than the disk, at each fsync or close."""
+    backend = on_files(fsync=fsync)
+    for number in range(3):
+        backend.put_archive("mia", f"{number}", b"x", number)
+    backend.append("mia", records(0, 1))
+    rest(users)
+    backend.sync("mia")
+    disk.take()
+    looks.clear()
+    for number in range(1, 4):
+        backend.append("mia", records(number, number + 1))
+        backend.sync("mia")
+    assert looks == []
+    assert disk.take().count(CURRENT) >= 3
+    backend.archive("mia", "new")
+    disk.take()
+    looks.clear()
+    backend.sync("mia")
+    assert looks == ["mia"]
+    archives = ["new"] if fsync != "never" else ["0", "1", "2", "new"]
+    assert disk.take() == [
+        *(f"mia/dialogs/archived/{name}.yaml" for name in archives),
+        "mia/dialogs/archived",
+        *FOLDERS,
+    ]
+
+
+def test_what_another_server_has_archived_is_on_disk_when_it_was_told_to_be(
+    on_files: Callable[..., Backend], disk: Disk, users: Path
+) -> None:
+    """That one was told never to wait for a disk, and archives what this one has appended, and what comes next."""
+    backend, other = on_files(fsync="close"), on_files(fsync="never")
+    backend.append("mia", records(0, 1))
+    other.archive("mia", "first")
+    rest(users)
+    backend.sync("mia")
+    assert "mia/dialogs/archived/first.yaml" in disk.take()
+    for number, name in enumerate(["second", "third"], 1):
+        backend.append("mia", records(number, number + 1))
+        other.archive("mia", name)
+    disk.take()
+    backend.sync("mia")
+    assert disk.take() == [
+        "mia/dialogs/archived/second.yaml",
+        "mia/dialogs/archived/third.yaml",
+        "mia/dialogs/archived",
+        *FOLDERS,
+    ]
+
+
+def test_what_is_archived_while_the_running_conversation_is_synced_is_found(
+    on_files: Callable[..., Backend], disk: Disk, users: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    backend, other = on_files(fsync="close"), on_files(fsync="never")
+    backend.append("mia", records(0, 1))
+    rest(users)
+    backend.sync("mia")
+    backend.append("mia", records(1, 2))
+    opened = Conversations.open
+
+    def open_late(self: Conversations, user: str, archive: str | None) -> Opened:
+        if archive is None and not other.archives("mia"):
+            other.archive("mia", "meanwhile")
+        return opened(self, user, archive)
+
+    disk.take()
+    monkeypatch.setattr(Conversations, "open", open_late)
+    backend.sync("mia")
+    assert "mia/dialogs/archived/meanwhile.yaml" in disk.take()
+
+
+def test_two_changes_within_one_tick_of_the_clock_are_not_taken_for_one(
+    on_files: Callable[..., Backend], looks: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(durability, "_TICK", 3600 * 10**9)
+    backend = on_files(fsync="close")
+    backend.append("mia", records(0, 1))
+    backend.archive("mia", "first")
+    for _ in range(2):
+        looks.clear()
+        backend.sync("mia")
+        assert looks == ["mia"], "its folder may get the same time once more"
+
+
+def test_what_a_disk_refused_is_written_again_though_it_was_archived_meanwhile(
+    tmp_path: Path, on_files: Callable[..., Backend], disk: Disk, users: Path
+) -> None:
+    backend, other = open_filesystem(tmp_path, fsync="close"), on_files(fsync="never")
+    backend.append("mia", records(0, 1))
+    other.archive("mia", "first")
+    rest(users)
+    backend.sync("mia")
+    archive = "mia/dialogs/archived/first.yaml"
+    disk.fails = True
+    with pytest.raises(OSError, match="disk did not take"), open(users / archive, "rb") as file:
+        # As whoever appended to it before may have found out just now.
+        backend._syncs.sync(file.fileno())
+    disk.fails = False
+    disk.take()
+    backend.sync("mia")
+    assert disk.take()[:2] == [f"write again {archive}", archive]
+    backend.sync("mia")
+    assert archive not in disk.take()
 
 
 def test_close_never_makes_whoever_may_not_wait_wait_for_the_disk(on_files: Callable[..., Backend], disk: Disk) -> None:

@@ -263,6 +263,8 @@ class Accounts:
         return (self._layout.number_of(found), found.st_size) if found.st_size else (0, 0)
 
     def _archives(self, user: str, wait: bool) -> Figures:
+        if not wait and self._conversations.has_many_archives(user):
+            self._before_reading(user, wait)
         known = self._known(user)
         archives = self._conversations.archives(user)
         live = {key: known[key] for key in (_key(archive.stat) for archive in archives) if key in known}

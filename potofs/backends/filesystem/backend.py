@@ -33,18 +33,18 @@ from potofs.backends.filesystem.checking import Checks
 from potofs.backends.filesystem.conversations import (
     Conversations,
     Opened,
-    last_appended,
     must_be_there,
     must_exist,
 )
 from potofs.backends.filesystem.copying import Copies
+from potofs.backends.filesystem.durability import Durability
 from potofs.backends.filesystem.fence import FenceFile
 from potofs.backends.filesystem.folders import Folders
 from potofs.backends.filesystem.index import Contents, Index
 from potofs.backends.filesystem.layout import DIRECTORY_MODE, Layout
 from potofs.backends.filesystem.lock import UserLocks
 from potofs.backends.filesystem.running import Running
-from potofs.backends.filesystem.sync import GroupSync, sync_directory
+from potofs.backends.filesystem.sync import GroupSync
 from potofs.backends.wording import gone_on, no_user
 from potofs.config import FilesystemSettings, Where
 from potofs.errors import AlreadyExists, NotFound, Unsupported, WouldBlock
@@ -70,6 +70,7 @@ class FilesystemBackend(Backend):
         self._index = Index(
             scan,
             self._conversations.newest_archive,
+            self._conversations.has_many_archives,
             lambda user: files.state(self._layout.archived(user)),
             self._layout.sidecar,
             self._layout.number_of,
@@ -108,6 +109,15 @@ class FilesystemBackend(Backend):
             scan,
             self._changing,
             counts_all=not self._settings.foreign_writers,
+        )
+        self._durability = Durability(
+            self._layout,
+            self._conversations,
+            self._folders,
+            self._running,
+            self._locks,
+            self._syncs,
+            archives_are=self._durable,
         )
         self.append_blocks = self._settings.fsync == "always"
         self.sync_on_close = self._settings.fsync == "close"
@@ -240,18 +250,7 @@ class FilesystemBackend(Backend):
         return Appended(len(fresh), archived_as)
 
     def sync(self, user: str) -> None:
-        archives = sorted(self.archives(user), key=last_appended)
-        # Nothing is archived that is not on disk, unless fsync says never. The newest all the same: it may have been
-        # the running one until now, and another server, told never, has archived it.
-        for archive in [None, *(archive.name for archive in (archives[-1:] if self._durable else archives))]:
-            with suppress(NotFound), self._conversations.open(user, archive) as reader:
-                if self._syncs.is_doubtful(reader.fileno()):
-                    with self._locks.held(user, wait=True):
-                        self._running.write_again(user, reader.fileno())
-                self._syncs.sync(reader.fileno())
-        with suppress(FileNotFoundError):
-            sync_directory(self._layout.archived(user))
-            self._folders.sync(user)
+        self._durability.sync(user)
 
     def set_times(self, user: str, archive: str | None, mtime_ns: int) -> None:
         self._conversations.stat(user, archive)

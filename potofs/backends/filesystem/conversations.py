@@ -9,6 +9,7 @@ import errno
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from itertools import islice
 
 from potofs import names
 from potofs.backends.base import Archived, Stat, conversation_file
@@ -21,6 +22,9 @@ from potofs.errors import InvalidName, NameTooLong, NotFound
 
 # Running conversations of which is remembered how far they are whole.
 _REMEMBERED = 4096
+
+# Files in a folder that can be looked at while others wait; it takes a millisecond or so.
+_FEW = 32
 
 #: An opened conversation, in one form or the other.
 Opened = files.FileReader | GzipReader
@@ -130,6 +134,12 @@ class Conversations:
         """
         newest = max(self.archives(user), key=last_appended, default=None)
         return (last_appended(newest), self.open(user, newest.name)) if newest else None
+
+    def has_many_archives(self, user: str) -> bool:
+        """Whether it takes long to look at all archives of a user; looks at no more than it has to."""
+        with suppress(FileNotFoundError), os.scandir(self._layout.archived(user)) as entries:
+            return any(True for _ in islice(entries, _FEW, None))
+        return False
 
     def set_asides(self, user: str) -> list[Archived]:
         """What was set aside."""

@@ -205,6 +205,7 @@ class Index:
         self,
         scan: Scan,
         open_newest_archive: Callable[[str], tuple[Appended, Reader] | None],
+        has_many_archives: Callable[[str], bool],
         state_of_archives: Callable[[str], int],
         sidecar_of: Callable[[str], str],
         number_of: NumberOf,
@@ -213,6 +214,7 @@ class Index:
         self._number_of = number_of
         self._scan = scan
         self._open_newest_archive = open_newest_archive
+        self._has_many_archives = has_many_archives
         self._state_of_archives = state_of_archives
         self._guard = threading.Lock()
         self._users: OrderedDict[str, _User] = OrderedDict()
@@ -280,11 +282,13 @@ class Index:
         return Contents(conversation, self._scan, Sidecar(self._sidecar_of(user)))
 
     def was_archived(self, user: str, fingerprint: Fingerprint, *, wait: bool = True) -> bool:
-        """Whether the newest archive holds a message; raises WouldBlock before a long read."""
+        """Whether the newest archive holds a message; raises WouldBlock before a long read, or a look at many."""
         known = self._known(user)
         # Archives come from other servers too.
         state = self._state_of_archives(user)
         if known.previous_at != state:
+            if not wait and self._has_many_archives(user):
+                raise WouldBlock(f"user {user!r}: the newest of many archives has to be looked for")
             opened = self._open_newest_archive(user)
             known.newest, known.previous = None, set()
             if opened is not None:

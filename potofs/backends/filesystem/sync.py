@@ -53,6 +53,11 @@ class GroupSync:
                     failure = turns.failed[ours]
                     raise OSError(failure.errno, f"the disk did not take what was appended: {failure.strerror}")
 
+    @property
+    def has_doubts(self) -> bool:
+        """Whether there is any file that `is_doubtful`."""
+        return bool(self._doubtful)
+
     def is_doubtful(self, descriptor: int) -> bool:
         """Whether a sync of the file failed, and its bytes were not written again since."""
         return bool(self._doubtful) and _file(descriptor) in self._doubtful
