@@ -304,7 +304,7 @@ class Accounts:
 
     def _add(self, user: str, held: dict[_Key, _Held], *, anew: bool = False) -> None:
         path = self._layout.archive_index(user)
-        data = b""
+        data = bytearray()
         for key, value in held.items():
             entry = _ENTRY.pack(*key, *value, 0)[:-4]
             data += entry + struct.pack("<I", zlib.crc32(entry))
