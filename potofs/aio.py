@@ -320,11 +320,15 @@ class AsyncAppender:
     async def flush(self, *, wait: bool = True) -> None:
         await self._run(partial(self._appender.flush, wait=wait))
 
+    async def pause(self) -> None:
+        await self._run(self._appender.pause)
+
     async def close(self) -> None:
         await self._run(self._appender.close)
 
     update_wrapper(write, Appender.write)
     update_wrapper(flush, Appender.flush)
+    update_wrapper(pause, Appender.pause)
     update_wrapper(close, Appender.close)
 
     async def _run(self, operation: Callable[[], None]) -> None:

@@ -76,11 +76,14 @@ class WouldBlock(PotofsError):
 
 
 class DeadlineExceeded(PotofsError):
-    """The backend did not answer in time. Trying again cannot store a message twice."""
+    """The backend did not answer in time. Trying again cannot store a message twice that has a timestamp."""
 
 
 class Unreachable(PotofsError):
-    """The backend's server is down, or takes no commands at present. Trying again cannot store a message twice."""
+    """The backend's server is down, or takes no commands at present.
+
+    Trying again cannot store a message twice that has a timestamp.
+    """
 
 
 class Damaged(PotofsError):

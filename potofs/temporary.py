@@ -38,6 +38,10 @@ class Spooled:
             self.rollover()
         return _write_all(self._file, data)
 
+    def fileno(self) -> int:
+        """The descriptor of its file, which it has once it has been rolled over; raises OSError before."""
+        return self._file.fileno()
+
     def truncate(self, size: int) -> int:
         """Cuts it off; in a file, it may also become longer."""
         return self._file.truncate(size)

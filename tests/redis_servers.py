@@ -136,6 +136,7 @@ class Proxy:
         self._threads: list[threading.Thread] = []
         self._sockets: list[socket.socket] = []
         self._losing = _Fate(b"", 0)
+        self._silently = False
         self._delaying = _Fate(b"", 0)
         #: How often something was lost.
         self.lost = 0
@@ -146,9 +147,15 @@ class Proxy:
     def place(self) -> str:
         return f"127.0.0.1:{self._listening.getsockname()[1]}/0"
 
-    def lose(self, part: bytes, *, times: int, then: Callable[[], object] = lambda: None) -> None:
-        """The next answers with these bytes in them are lost, and each connection with its answer; `then` is called."""
+    def lose(
+        self, part: bytes, *, times: int, then: Callable[[], object] = lambda: None, silently: bool = False
+    ) -> None:
+        """The next answers with these bytes in them are lost, and each connection with its answer; `then` is called.
+
+        `silently`: the connection stays, and whoever waits for the answer goes on waiting.
+        """
         self._losing = _Fate(part, times, then)
+        self._silently = silently
 
     def delay(self, part: bytes, *, times: int) -> None:
         """The next commands with these bytes in them arrive when they are delivered; their connections are lost."""
@@ -203,6 +210,8 @@ class Proxy:
                     fate = self._delaying if one is client else self._losing
                     if fate.meets(data):
                         self.lost += 1
+                        if one is upstream and self._silently:
+                            continue
                         if one is client:
                             self._delayed.append(data)
                         return

@@ -1,7 +1,9 @@
 """The journal of async programs, on asyncio and on trio: the same operations, none of them half done."""
 
 import asyncio
+import errno
 import inspect
+import os
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import aclosing
@@ -263,6 +265,24 @@ async def test_an_appender_takes_bytes_in_any_pieces_one_writer_after_another(ur
             await journal.appender(5)  # type: ignore[arg-type]
     with open_synchronously(url) as same:
         assert [found.stat.size for found in same.backend.set_asides("mia")] == [len(b"role: us")]
+
+
+@both
+async def test_what_an_appender_was_left_in_doubt_of_is_stored_once(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    fdatasync = os.fdatasync
+
+    def fails(descriptor: int) -> None:
+        monkeypatch.setattr(os, "fdatasync", fdatasync)
+        raise OSError(errno.EIO, "Input/output error")
+
+    async with await aio.open_journal(url) as journal:
+        appender = await journal.appender("mia")
+        await appender.write(b"role: user\ncontent: hello\n")
+        monkeypatch.setattr(os, "fdatasync", fails)
+        with pytest.raises(OSError, match="the disk did not take"):
+            await appender.flush()
+        await appender.close()
+        assert [message.content for message in await journal.get_conversation("mia")] == ["hello"]
 
 
 @both

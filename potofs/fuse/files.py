@@ -94,6 +94,7 @@ class ConversationFile(OpenFile):
         self._turn = trio.Lock()
         # Whether something was appended that `fsync: close` has to make durable.
         self._is_dirty = False
+        self._sync_turn = trio.Lock()
         # Whether somebody has begun to read.
         self._is_read = False
 
@@ -162,14 +163,16 @@ class ConversationFile(OpenFile):
                 # Nobody goes on, and nobody was told anything when it was closed before.
                 with suppress(PotofsError, OSError):
                     await self._append(self._appender.flush)
-            await self._sync_at_close()
-        finally:
             if self._appender is not None and self._appender.is_unsettled:
                 async with self._turn:
-                    # Whoever wrote it may be gone: nobody waits, and nobody would try again.
+                    # A message that was in doubt may be stored now. Whoever wrote it may be gone: nobody waits, and
+                    # nobody would try again.
+                    self._is_dirty = True
                     await self._workers.run_behind(insisting()(self.abandon))
             else:
                 self.abandon()
+        finally:
+            await self._sync_at_close()
 
     def abandon(self) -> None:
         """What was appended and is no message yet is set aside."""
@@ -210,15 +213,19 @@ class ConversationFile(OpenFile):
                 self._is_dirty = True
 
     async def _sync_at_close(self) -> None:
-        if not (self._is_dirty and self._tree.sync_on_close):
+        if not self._tree.sync_on_close:
             return
-        # Before, not after: what is appended meanwhile makes it dirty again.
-        self._is_dirty = False
-        try:
-            await self._workers.run(self.node.user, lambda: self._tree.sync(self.node))
-        except BaseException:
-            self._is_dirty = True
-            raise
+        # Whoever closes another descriptor meanwhile is answered when it is known whether this was made durable.
+        async with self._sync_turn:
+            if not self._is_dirty:
+                return
+            # Before, not after: what is appended meanwhile makes it dirty again.
+            self._is_dirty = False
+            try:
+                await self._workers.run(self.node.user, lambda: self._tree.sync(self.node))
+            except BaseException:
+                self._is_dirty = True
+                raise
 
 
 class DraftFile(OpenFile):

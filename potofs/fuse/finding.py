@@ -73,13 +73,14 @@ class Finder:
             raise Stale(f"{node} is another one now")
         return self._wherever_it_is(inode, node, wait)
 
-    def to_append_to(self, inode: int, node: Node, flags: int, is_sought: bool) -> Node:
+    def to_append_to(self, inode: int, node: Node, flags: int, sought_as: Kind | None) -> Node:
         """What an append to a looked-up file goes to, whatever was archived since; raises Stale.
 
-        `is_sought`: whoever opens it has looked it up as the running conversation.
+        `sought_as`: as what whoever opens it has looked it up just now; None if that is not known.
         """
-        if node.kind is Kind.ARCHIVE and self._inodes.may_mean_current(inode):
-            if not is_sought and self._inodes.may_mean_archive(inode):
+        if node.kind is Kind.ARCHIVE and sought_as is not Kind.ARCHIVE and self._inodes.may_mean_current(inode):
+            if sought_as is None and self._inodes.may_mean_archive(inode):
+                # The kernel looks the name up again, and then it is known.
                 raise Stale(f"{node} was the running conversation until now")
             node = Node(Kind.CURRENT, node.user)
         # Appends go to the user's running conversation, whichever that is by then. Not ESTALE: the kernel looks again

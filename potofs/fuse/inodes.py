@@ -31,8 +31,8 @@ class Inodes:
         self._told_as_archive: dict[int, float] = {}
         # When a number was given to another user's conversation while the kernel remembered it (seconds, monotonic).
         self._changed_hands: dict[int, float] = {}
-        # The running conversation that a process has looked up last, as long as it has looked up nothing else.
-        self._sought: OrderedDict[int, int] = OrderedDict()
+        # The conversation that a process has looked up last, as long as it has looked up nothing else, and as which.
+        self._sought: OrderedDict[int, tuple[int, Kind]] = OrderedDict()
 
     def node(self, inode: int) -> Node:
         """The entry; raises Stale for a number that the kernel was never told or has forgotten."""
@@ -74,14 +74,15 @@ class Inodes:
         """A process (or thread) has looked an entry up: what it does next is about that, if it is a conversation."""
         self._sought.pop(process, None)
         # 0 are all those of other pid namespaces.
-        if node.kind is Kind.CURRENT and process:
-            self._sought[process] = inode
+        if node.kind in {Kind.CURRENT, Kind.ARCHIVE} and process:
+            self._sought[process] = inode, node.kind
             if len(self._sought) > _PROCESSES:
                 self._sought.popitem(last=False)
 
-    def sought_as_current(self, process: int, inode: int) -> bool:
-        """Whether a process that opens a number has looked it up as the running conversation; asked once."""
-        return self._sought.pop(process, None) == inode
+    def sought_as(self, process: int, inode: int) -> Kind | None:
+        """As what a process that opens a conversation has looked it up, if nothing else since; asked once."""
+        sought, kind = self._sought.pop(process, (None, None))
+        return kind if sought == inode else None
 
     def has_changed_hands(self, inode: int) -> bool:
         """Whether whoever opens a number may have looked it up when it was another user's.

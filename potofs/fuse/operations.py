@@ -221,8 +221,8 @@ class Operations(pyfuse3.Operations):
     @answered
     async def open(self, inode: InodeT, flags: FlagT, ctx: RequestContext) -> FileInfo:
         node = self._inodes.node(inode)
-        is_sought = self._inodes.sought_as_current(ctx.pid, inode)
-        if self._inodes.has_changed_hands(inode) and not is_sought:
+        sought_as = self._inodes.sought_as(ctx.pid, inode)
+        if self._inodes.has_changed_hands(inode) and sought_as is not Kind.CURRENT:
             # The kernel looks the name up again, and is told the number that it has now.
             raise Stale(f"{node} was another user's a moment ago")
         writes = flags & os.O_ACCMODE != os.O_RDONLY
@@ -231,7 +231,7 @@ class Operations(pyfuse3.Operations):
         reader = appender = opener = None
         if writes:
             looked_up = node
-            node = await self._ask(node, lambda: self._finder.to_append_to(inode, looked_up, flags, is_sought))
+            node = await self._ask(node, lambda: self._finder.to_append_to(inode, looked_up, flags, sought_as))
             appender = self._tree.appender(node)
         if flags & os.O_ACCMODE != os.O_WRONLY:
             found, appends = node, appender is not None

@@ -25,11 +25,11 @@ def from_message(message: ChatMessage) -> Record:
     return Record(sized(record.encode(stamped)), mark(stamped), retry=bool(message.timestamp))
 
 
-def from_bytes(data: bytes) -> Record:
+def from_bytes(data: bytes, timestamp: str = "") -> Record:
     """The record of a document as somebody appended it, with or without its terminator.
 
-    The bytes stay as they are. Raises InvalidMessage if this is not one whole valid message, or if it would not read
-    the same everywhere.
+    The bytes stay as they are; `timestamp`, by default the present time, is added if there is none. Raises
+    InvalidMessage if this is not one whole valid message, or if it would not read the same everywhere.
     """
     found = list(stream.documents(data))
     if len(found) != 1:
@@ -47,8 +47,7 @@ def from_bytes(data: bytes) -> Record:
         _refuse_misread(yamldoc.load(reading.text_of(text)).items)
     retry = bool(message.timestamp)
     if not retry:
-        timestamp = times.now()
-        text, message = _stamped(text, message, timestamp)
+        text, message = _stamped(text, message, timestamp or times.now())
     whole = data[: document.start] + text + data[document.end :]
     if not whole.endswith(RECORD_END):
         if whole.endswith(b"\n---"):
@@ -58,13 +57,13 @@ def from_bytes(data: bytes) -> Record:
     return Record(whole, mark(message), retry)
 
 
-def from_tail(data: bytes) -> Record:
+def from_tail(data: bytes, timestamp: str = "") -> Record:
     """The record of what somebody left without a terminator; raises as `from_bytes`, and if it is cut off."""
     if data[-1:] not in (b"\r", b"\n") and not data.endswith(b"\n---"):
         raise InvalidMessage("the last line is not finished: end it with a newline")
     if not any(True for _ in stream.documents(data)):
         raise InvalidMessage("nothing but comments: a message has the keys role and content")
-    return from_bytes(data)
+    return from_bytes(data, timestamp)
 
 
 def sized(data: bytes, limit: int = MAX_MESSAGE_BYTES) -> bytes:

@@ -6,20 +6,24 @@ While that cannot be done it is kept, as much as there is room for, until the ne
 fails stores nothing of itself, and the writes after it fail up to the next terminator, so that no record is ever put
 together around a hole.
 
+Where an error leaves open whether something was stored, trying again with the same bytes does not store it twice
+(`doubt`); a message that was left without its terminator is tried again here, until the handle is closed.
+
 No threads, no I/O of its own: what it needs of the journal are two functions.
 """
 
 import logging
 import sys
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from potofs.backends.base import Record
 from potofs.config import MAX_MESSAGE_BYTES
-from potofs.errors import DeadlineExceeded, InvalidMessage, MessageTooLarge, PotofsError, Unreachable, WouldBlock
+from potofs.errors import InvalidMessage, MessageTooLarge, PotofsError, WouldBlock
 from potofs.journal import admission, reading, stream
+from potofs.journal.doubt import Doubts, Stamps, Tried, leaves_doubt, said
 
 log = logging.getLogger(__name__)
 
@@ -35,10 +39,30 @@ class Commit(Protocol):
     def __call__(self, records: Sequence[Record], *, wait: bool) -> object: ...
 
 
+class SetAside(Protocol):
+    """Keeps bytes that are no message, or, `in_doubt`, may be of one that is stored; returns the name."""
+
+    def __call__(self, data: bytes, *, in_doubt: bool) -> str: ...
+
+
+class _Refused(NamedTuple):
+    """What is to be set aside."""
+
+    data: bytes
+    in_doubt: bool
+
+
+class _Failed(NamedTuple):
+    """A write that left something in doubt, and what had been waiting before it."""
+
+    before: bytes
+    data: bytes
+
+
 class Appender:
     """What one handle has written and not yet stored. To be used by one caller at a time."""
 
-    def __init__(self, commit: Commit, set_aside: Callable[[bytes], str], max_bytes: int = MAX_MESSAGE_BYTES) -> None:
+    def __init__(self, commit: Commit, set_aside: SetAside, max_bytes: int = MAX_MESSAGE_BYTES) -> None:
         self._commit = commit
         self._set_aside = set_aside
         self._max_bytes = max_bytes
@@ -49,8 +73,12 @@ class Appender:
         # How much of what waits was a whole message when one of several writers ended (bytes).
         self._whole = 0
         # What could be neither stored nor set aside, and its size (bytes of memory); tried again after the next commit.
-        self._refused: deque[bytes] = deque()
+        self._refused: deque[_Refused] = deque()
         self._refused_size = 0
+        self._doubts = Doubts()
+        self._stamps = Stamps()
+        # The last write, if it failed and left something in doubt.
+        self._failed: _Failed | None = None
         # While records are skipped after a failed write: the unfinished last line. None: nothing is skipped.
         self._skipped: bytes | None = None
         self._skips_too_large = False
@@ -59,13 +87,13 @@ class Appender:
 
     @property
     def waiting(self) -> int:
-        """Bytes that were written and are not stored yet."""
-        return len(self._waiting)
+        """Bytes that were written and are not stored yet, or may not be."""
+        return len(self._waiting) + sum(len(one.record.data) for one in self._doubts.owed)
 
     @property
     def is_unsettled(self) -> bool:
-        """Whether there is something that `close` has to set aside."""
-        return bool(self._refused) or not stream.says_nothing(self._waiting)
+        """Whether there is something that `close` has to store or to set aside."""
+        return bool(self._refused or self._doubts.owed) or not stream.says_nothing(self._waiting)
 
     def write(self, data: bytes, *, wait: bool = True) -> None:
         """Takes in bytes and stores the records that they end.
@@ -73,31 +101,34 @@ class Appender:
         Raises InvalidMessage (MessageTooLarge) for what is no message or can become none, and what storing raises;
         nothing of `data` is stored then. After WouldBlock nothing has changed: call again with wait=True.
         """
+        self._take_back(data)
         if self._skipped is not None or self._is_refused_again(data):
             self._refuse((self._skipped or b"") + data, data)
             kind = MessageTooLarge if self._skips_too_large else InvalidMessage
             raise kind("this belongs to a record that was refused: go on after the next --- line")
         self._refused_last = b""
         try:
-            records, rest = self._divided(self._waiting + data)
-            if records:
-                self._commit_and_settle(records, wait)
+            batch, rest = self._divided(self._waiting + data)
+            if batch or self._doubts.come_first(rest):
+                self._commit_and_settle(batch, wait)
         except WouldBlock:
             raise
         except (PotofsError, OSError) as error:
             if not wait and not stream.says_nothing(self._waiting):
                 raise WouldBlock("setting aside what was waiting waits for the disk") from None
-            if isinstance(error, DeadlineExceeded | Unreachable):
-                # Not now: whoever writes would wait for a second deadline.
-                self._put_aside_later(self._waiting)
+            if leaves_doubt(error):
+                # Not now: it may be stored, as the next try will show; or whoever writes would wait for a second
+                # deadline.
+                self._put_aside_later(_Refused(self._waiting, in_doubt=True))
+                self._failed = _Failed(self._waiting, data)
             else:
                 self._put_aside(self._waiting)
             self._refuse(self._waiting + data, data if self._waiting else b"")
             self._skips_too_large = isinstance(error, MessageTooLarge)
             self._wait_for(b"")
             raise
-        whole = 0 if records else self._whole
-        if records:
+        whole = 0 if batch else self._whole
+        if batch:
             self._checked = 0
         self._wait_for(rest)
         self._whole = whole
@@ -105,24 +136,30 @@ class Appender:
     def flush(self, *, wait: bool = True) -> None:
         """Stores what waits if it is a whole message.
 
-        Raises InvalidMessage if it is none, and then it goes on waiting; and what storing raises.
+        Raises InvalidMessage if it is none, and then it goes on waiting; and what storing raises. What that leaves in
+        doubt is complete, and tried again when something else is stored, at the next flush, and at the close.
         """
         tail = self._waiting
-        if stream.says_nothing(tail):
-            self._wait_for(b"")
-            return
         try:
-            records = [admission.from_tail(tail)]
+            batch = [] if stream.says_nothing(tail) else [self._tail(tail)]
         except InvalidMessage:
             if not self._whole:
                 raise
             # Two, and the second may be none.
-            self._commit_and_settle([admission.from_tail(tail[: self._whole])], wait)
-            self._wait_for(tail[self._whole :])
+            self._store_tail([self._tail(tail[: self._whole])], tail[self._whole :], wait)
             self.flush(wait=wait)
-            return
-        self._commit_and_settle(records, wait)
-        self._wait_for(b"")
+        else:
+            self._store_tail(batch, b"", wait)
+
+    def _store_tail(self, batch: Sequence[Tried], rest: bytes, wait: bool) -> None:
+        if batch or self._doubts.owed:
+            try:
+                self._commit_and_settle(batch, wait, owed=True)
+            except (PotofsError, OSError) as error:
+                if leaves_doubt(error):
+                    self._wait_for(rest)
+                raise
+        self._wait_for(rest)
 
     def pause(self) -> None:
         """Notes that one of several writers has ended: what waits may be a whole message, or others go on with it.
@@ -130,21 +167,51 @@ class Appender:
         Raises InvalidMessage if it is none yet.
         """
         if not stream.says_nothing(self._waiting):
-            admission.from_tail(self._waiting)
+            self._tail(self._waiting)
             self._whole = len(self._waiting)
 
     def close(self) -> None:
         """Sets aside what never became a message; raises OSError if even that cannot be."""
+        # However much is kept already: this is all that comes.
+        if self._doubts.owed:
+            self._store_or_keep_owed()
         if not stream.says_nothing(self._waiting):
-            # However much is kept already: this is all that comes.
-            self._keep(self._waiting)
+            self._keep(_Refused(self._waiting, in_doubt=False))
         self._wait_for(b"")
         self._settle()
 
-    def _commit_and_settle(self, records: Sequence[Record], wait: bool) -> None:
+    def _store_or_keep_owed(self) -> None:
+        owed = self._doubts.owed
+        try:
+            self._commit_and_settle([], wait=True)
+        except (PotofsError, OSError) as error:
+            log.warning("a message that may be stored already could not be stored at the close: %s", error)
+            self._doubts = Doubts()
+            for one in owed:
+                # With its timestamp: appended once more, it is known if it is there.
+                self._keep(_Refused(one.record.data, in_doubt=True))
+
+    def _take_back(self, data: bytes) -> None:
+        """Forgets that the last write failed, if it comes again and its records may be stored: so there is no hole."""
+        failed, self._failed = self._failed, None
+        if failed is None or not data.startswith(failed.data):
+            return
+        if self._refused and self._refused[-1].data is failed.before:
+            self._refused_size -= sys.getsizeof(self._refused.pop().data)
+        self._skipped, self._refused_last = None, b""
+        self._wait_for(failed.before)
+
+    def _commit_and_settle(self, batch: Sequence[Tried], wait: bool, *, owed: bool = False) -> None:
+        """Stores a batch, behind all that is owed; what is in doubt then is `owed`, or left to whoever wrote it."""
         if self._refused and not wait:
             raise WouldBlock("setting aside what was refused waits for the disk")
-        self._commit(records, wait=wait)
+        try:
+            self._commit([one.record for one in self._doubts.with_owed(batch)], wait=wait)
+        except BaseException as error:
+            if leaves_doubt(error):
+                self._doubts.add(batch, owed=owed)
+            raise
+        self._doubts.stored(batch)
         # They are stored: that something else still is not says nothing of them. What `close` meets is told.
         with suppress(PotofsError, OSError):
             self._settle()
@@ -152,10 +219,11 @@ class Appender:
     def _settle(self) -> None:
         """Sets aside what was refused before; what cannot be stays."""
         while self._refused:
-            self._set_aside(self._refused[0])
-            self._refused_size -= sys.getsizeof(self._refused.popleft())
+            data, in_doubt = self._refused[0]
+            self._set_aside(data, in_doubt=in_doubt)
+            self._refused_size -= sys.getsizeof(self._refused.popleft().data)
 
-    def _divided(self, buffer: bytes) -> tuple[list[Record], bytes]:
+    def _divided(self, buffer: bytes) -> tuple[list[Tried], bytes]:
         """The same as `_split`; what cannot go on behind a pause is a message of its own."""
         try:
             return self._split(buffer)
@@ -163,23 +231,34 @@ class Appender:
             if not self._whole:
                 raise
         self._searched = self._checked = 0
-        records, rest = self._split(buffer[self._whole :])
-        return [admission.from_tail(buffer[: self._whole]), *records], rest
+        batch, rest = self._split(buffer[self._whole :])
+        return [self._tail(buffer[: self._whole]), *batch], rest
 
-    def _split(self, buffer: bytes) -> tuple[list[Record], bytes]:
+    def _split(self, buffer: bytes) -> tuple[list[Tried], bytes]:
         """The records that end in the buffer, and what is left; raises InvalidMessage."""
-        records: list[Record] = []
+        batch: list[Tried] = []
         start = 0
+        tried_before = self._doubts.finder()
         # A marker may have been cut in two: look again from the beginning of the line.
         if stream.has_marker(buffer, buffer.rfind(b"\n", 0, self._searched) + 1):
             for document in stream.ended(buffer):
-                records.append(admission.from_bytes(self._sized(buffer[start : document.stop])))
+                text = said(buffer[document.start : document.end])
+                data = self._sized(buffer[start : document.stop])
+                tried = tried_before(text)
+                batch.append(tried or Tried(text, self._stamps.record(admission.from_bytes, data)))
                 start = document.stop
         rest = self._sized(buffer[start:])
         if len(rest) > _CHEAP_TO_CHECK and stream.says_nothing(rest):
             rest = rest[_last_line(rest) :]  # So many markers and blank lines would be searched again each time.
-        self._refuse_hopeless(rest, 0 if records else self._checked)
-        return records, rest
+        self._refuse_hopeless(rest, 0 if batch else self._checked)
+        return batch, rest
+
+    def _tail(self, tail: bytes) -> Tried:
+        """What waits, as a record; raises InvalidMessage."""
+        record = self._stamps.record(admission.from_tail, tail)
+        (document,) = stream.documents(tail)
+        text = said(tail[document.start : document.end])
+        return self._doubts.finder()(text) or Tried(text, record)
 
     def _sized(self, data: bytes) -> bytes:
         return admission.sized(data, self._max_bytes)
@@ -218,7 +297,8 @@ class Appender:
         is_cut_elsewhere = len(data) > _CHEAP_TO_CHECK and self._refused_last.startswith(data)
         return is_cut_elsewhere or data.startswith(self._refused_last)
 
-    def _put_aside_later(self, data: bytes) -> None:
+    def _put_aside_later(self, refused: _Refused) -> None:
+        data = refused.data
         if stream.says_nothing(data):
             return
         if self._refused_size + sys.getsizeof(data) > _MOST_REFUSED:
@@ -228,20 +308,20 @@ class Appender:
                 self._refused_size,
             )
             return
-        self._keep(data)
+        self._keep(refused)
 
-    def _keep(self, data: bytes) -> None:
-        self._refused.append(data)
-        self._refused_size += sys.getsizeof(data)
+    def _keep(self, refused: _Refused) -> None:
+        self._refused.append(refused)
+        self._refused_size += sys.getsizeof(refused.data)
 
     def _put_aside(self, data: bytes) -> None:
         if stream.says_nothing(data):
             return
         try:
-            self._set_aside(data)
+            self._set_aside(data, in_doubt=False)
         except (PotofsError, OSError) as error:
             log.warning("%d bytes that are no message could not be set aside yet: %s", len(data), error)
-            self._put_aside_later(data)
+            self._put_aside_later(_Refused(data, in_doubt=False))
 
 
 def _last_line(data: bytes) -> int:

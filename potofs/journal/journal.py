@@ -191,9 +191,10 @@ class DialogueJournal:
                 tally.appended(records, appended)
             return appended
 
-        def set_aside(data: bytes) -> str:
+        def set_aside(data: bytes, *, in_doubt: bool) -> str:
             name = self.backend.set_aside(id_of(user), data)
-            log.warning("user %r: %d bytes that are no message are kept in rejected/%s", id_of(user), len(data), name)
+            what = "may be of a message that is stored already" if in_doubt else "are no message"
+            log.warning("user %r: %d bytes that %s are kept in rejected/%s", id_of(user), len(data), what, name)
             if tally is not None:
                 tally.rejected()
             return name

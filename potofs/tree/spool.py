@@ -1,13 +1,14 @@
 """Where bytes wait that are written and not stored yet: as much of them as a file, and a mount, may have."""
 
 import errno
+import os
 import threading
+from contextlib import suppress
 
 from potofs import temporary
 
-# Bytes of one file that are kept in memory, and that are read at once.
+# Bytes of one file that are kept in memory.
 _IN_MEMORY = 1 << 20
-_PIECE = 1 << 20
 #: Bytes that one file may have. It is looked at as a whole before it is stored.
 LARGEST = 1 << 30
 #: Bytes that all files of a mount may have together.
@@ -53,10 +54,9 @@ class Spool:
                 if end > _IN_MEMORY:
                     # Before a hole is filled with zeros, which a file on disk has for nothing.
                     self._file.rollover()
-                self._file.seek(offset)
-                self._file.write(data)
+                self._put(offset, data)
             except BaseException:
-                self._space.give(max(0, end - self.size))
+                self._undo(end)
                 raise
             self.size = max(self.size, end)
 
@@ -67,28 +67,45 @@ class Spool:
             return self._file.read(size)
 
     def read_all(self) -> bytes:
-        """All of it; in pieces, so that others come in between."""
-        return b"".join(self.read(offset, _PIECE) for offset in range(0, self.size, _PIECE))
+        """All of it, read without keeping others from it. It needs its size in memory, not twice that."""
+        with self._guard:
+            if self.size <= _IN_MEMORY:
+                self._file.seek(0)
+                return self._file.read(self.size)
+            # One of its own: should it be closed meanwhile, its number may become that of another file.
+            size, descriptor = self.size, os.dup(self._file.fileno())
+        try:
+            data = os.pread(descriptor, size, 0)
+        finally:
+            os.close(descriptor)
+        if len(data) < size:
+            raise OSError(errno.EIO, f"of {size} bytes that were written only {len(data)} can be read again")
+        return data
 
     def resize(self, size: int) -> None:
         """Cuts it off, or fills it with zeros; raises OSError as `write`."""
         with self._guard:
-            if size == 0:
-                # A file that it had is needed no more.
-                self._file.close()
-                self._file = temporary.Spooled(_IN_MEMORY)
-            elif size > self.size and size <= _IN_MEMORY:
-                self._take(size)
-                # Not truncate(), which makes nothing longer in memory.
-                self._file.seek(self.size)
-                self._file.write(bytes(size - self.size))
-            else:
-                self._take(size)
-                if size > _IN_MEMORY:
-                    self._file.rollover()
-                self._file.truncate(size)
+            self._take(size)
+            try:
+                self._set_size(size)
+            except BaseException:
+                self._undo(size)
+                raise
             self._space.give(max(0, self.size - size))
             self.size = size
+
+    def _set_size(self, size: int) -> None:
+        if size == 0:
+            # A file that it had is needed no more.
+            self._file.close()
+            self._file = temporary.Spooled(_IN_MEMORY)
+        elif size > self.size and size <= _IN_MEMORY:
+            # Not truncate(), which makes nothing longer in memory.
+            self._put(self.size, bytes(size - self.size))
+        else:
+            if size > _IN_MEMORY:
+                self._file.rollover()
+            self._file.truncate(size)
 
     def close(self) -> None:
         """Forgets the bytes."""
@@ -96,6 +113,16 @@ class Spool:
             self._space.give(self.size)
             self.size = 0
             self._file.close()
+
+    def _put(self, offset: int, data: bytes) -> None:
+        self._file.seek(offset)
+        self._file.write(data)
+
+    def _undo(self, size: int) -> None:
+        """Makes it as long as it was before it should have become so long."""
+        self._space.give(max(0, size - self.size))
+        with suppress(OSError):
+            self._file.truncate(self.size)
 
     def _take(self, size: int) -> None:
         if size > LARGEST:

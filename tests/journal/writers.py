@@ -17,6 +17,8 @@ class Writer:
         self.commits: list[list[bytes]] = []
         self.waited: list[bool] = []
         self.set_aside: list[bytes] = []
+        #: Of that, what may be of a message that is stored.
+        self.in_doubt: list[bytes] = []
         #: What storing and setting aside raise, as long as there is something.
         self.refuses: Exception | None = None
         self.refuses_to_set_aside: Exception | None = None
@@ -46,8 +48,10 @@ class Writer:
         self.waited.append(wait)
         return None
 
-    def _set_aside(self, data: bytes) -> str:
+    def _set_aside(self, data: bytes, *, in_doubt: bool) -> str:
         if self.refuses_to_set_aside is not None:
             raise self.refuses_to_set_aside
         self.set_aside.append(data)
+        if in_doubt:
+            self.in_doubt.append(data)
         return "somewhere.yaml"

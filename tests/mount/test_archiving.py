@@ -54,6 +54,18 @@ def test_an_archive_is_never_replaced(mount: Mount, mia: Path, journal: Dialogue
     assert b"On its way." in mia.read_bytes()
 
 
+def test_an_archive_takes_no_appends_from_the_moment_that_it_is_one(mount: Mount, mia: Path) -> None:
+    archive = mount.archived("mia") / "refund.yaml"
+    mia.rename(archive)
+    said = archive.read_bytes()
+    for _ in range(3):
+        with pytest.raises(PermissionError) as refused:
+            archive.open("ab")
+        assert refused.value.errno == errno.EPERM
+    assert archive.read_bytes() == said
+    assert not mia.exists()
+
+
 def test_open_readers_keep_reading_what_they_opened(mount: Mount, mia: Path, journal: DialogueJournal) -> None:
     said = mia.read_bytes()
     with mia.open("rb", buffering=0) as reader:
