@@ -280,6 +280,17 @@ def test_a_journal_whose_folder_is_gone_is_not_made_anew(tmp_path: Path) -> None
         lambda: backend.set_aside("mia", b"x", "aside"),
         lambda: backend.set_changed(None, 1),
         lambda: list(backend.users()),
+        lambda: backend.has_user("mia"),
+        lambda: backend.has_user("max"),
+        lambda: backend.stat("mia"),
+        lambda: backend.stat("mia", "refund"),
+        lambda: backend.open("mia"),
+        lambda: backend.archives("mia"),
+        lambda: backend.set_asides("mia"),
+        lambda: backend.archive("mia"),
+        lambda: backend.restore("mia", "refund"),
+        lambda: backend.usage(),
+        lambda: backend.totals(),
     ):
         with pytest.raises(OSError) as gone:
             attempt()

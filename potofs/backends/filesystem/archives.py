@@ -68,7 +68,7 @@ class Archives:
             return None
         if not self._conversations.is_compressed(user, archive):
             swapped = make_way()
-            with must_exist(user, archive):
+            with must_exist(self._layout, user, archive):
                 self._move(self._layout.conversation(user, archive), current, user)
             return swapped
         with self._conversations.open(user, archive) as reader, self._written_back(user, reader) as path:
@@ -114,7 +114,7 @@ class Archives:
         form = (
             self._layout.compressed if self._conversations.is_compressed(user, archive) else self._layout.conversation
         )
-        with must_exist(user, archive):
+        with must_exist(self._layout, user, archive):
             os.stat(form(user, archive))
             self.refuse_taken(user, name)
             self._move(form(user, archive), form(user, name), user)

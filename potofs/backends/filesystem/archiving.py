@@ -64,14 +64,14 @@ class Archiving:
 
     def archive(self, user: str, name: str | None, change: Change, *, keep_empty: bool = False) -> str:
         """Turns the running conversation into an archive; raises NotFound, AlreadyExists, OSError."""
-        with must_exist(user, None):
+        with must_exist(self._layout, user, None):
             descriptor = self._running.open(user, create=False)
         try:
             contents = self._index.current(user, descriptor)
             if not contents.size and not keep_empty:
                 raise not_found(user, None)
             state_before = files.state(self._layout.archived(user))
-            with must_exist(user, None):
+            with must_exist(self._layout, user, None):
                 name = self._archives.archive(user, descriptor, name)
             stat = files.stat_of(os.fstat(descriptor), self._layout.number_of)
             self._accounts.note(user, stat, contents.figures())

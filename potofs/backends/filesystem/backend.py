@@ -33,6 +33,7 @@ from potofs.backends.filesystem.checking import Checks
 from potofs.backends.filesystem.conversations import (
     Conversations,
     Opened,
+    check_there,
     must_be_there,
     must_exist,
 )
@@ -151,7 +152,10 @@ class FilesystemBackend(Backend):
         return files.changed(self._layout.users)
 
     def has_user(self, user: str) -> bool:
-        return os.path.isdir(self._layout.user(user))
+        if os.path.isdir(self._layout.user(user)):
+            return True
+        check_there(self._layout)
+        return False
 
     def create_user(self, user: str, profile: bytes) -> None:
         with self._fence.open_for_users(wait=True):
@@ -254,7 +258,7 @@ class FilesystemBackend(Backend):
 
     def set_times(self, user: str, archive: str | None, mtime_ns: int) -> None:
         self._conversations.stat(user, archive)
-        with self._changing(user), must_exist(user, archive):
+        with self._changing(user), must_exist(self._layout, user, archive):
             path = self._layout.conversation(user, archive)
             if archive is not None and self._conversations.is_compressed(user, archive):
                 path = self._layout.compressed(user, archive)
@@ -361,13 +365,13 @@ class FilesystemBackend(Backend):
         return self._conversations.stats_of_set_asides(user, names)
 
     def open_set_aside(self, user: str, name: str) -> Reader:
-        with must_exist(user, name):
+        with must_exist(self._layout, user, name):
             return files.FileReader(self._layout.set_aside(user, name), self._layout.number_of)
 
     def remove_set_aside(self, user: str, name: str) -> None:
-        with must_exist(user, name):
+        with must_exist(self._layout, user, name):
             os.stat(self._layout.set_aside(user, name))
-        with self._changing(user), must_exist(user, name):
+        with self._changing(user), must_exist(self._layout, user, name):
             os.unlink(self._layout.set_aside(user, name))
 
     # The log of clean-ups
@@ -429,7 +433,8 @@ class FilesystemBackend(Backend):
     # The place
 
     def usage(self) -> Usage:
-        found = os.statvfs(self._layout.root)
+        with must_be_there(self._layout):
+            found = os.statvfs(self._layout.root)
         return Usage(found.f_frsize, found.f_blocks, found.f_bfree, found.f_bavail)
 
     def totals(self) -> Totals:
@@ -437,6 +442,7 @@ class FilesystemBackend(Backend):
 
         A root that is read-only or full, or has no locks for ranges of a file, keeps no sums: there everything is read.
         """
+        check_there(self._layout)
         return self._accounts.totals(self._settings.foreign_writers)
 
     def recount(self) -> None:

@@ -40,9 +40,8 @@ class Conversations:
 
     def users(self) -> Iterator[str]:
         """The ids of all users; raises OSError, also if the journal's folder is gone."""
-        with must_be_there(self._layout):
-            os.stat(self._layout.users)
-        for name in _names(self._layout.users, directories=True):
+        check_there(self._layout)
+        for name in _names(self._layout, self._layout.users, directories=True):
             with suppress(InvalidName, NameTooLong):
                 yield names.decode(name)
 
@@ -52,17 +51,17 @@ class Conversations:
             found = files.stat_plain(self._layout.conversation(user, archive))
         except FileNotFoundError:
             if archive is None:
-                raise not_found(user, archive) from None
+                raise missing(self._layout, user, archive) from None
             with self._open_compressed(user, archive) as reader:
                 return reader.stat()
         if not found.st_size and archive is None:
-            raise not_found(user, archive)
+            raise missing(self._layout, user, archive)
         return files.stat_of(found, self._layout.number_of)
 
     def stat_running(self, user: str) -> Stat:
         """What is known of the running one as far as it is whole; raises NotFound, OSError."""
         # A conversation is whole up to there for ever, so that mostly it need not be opened.
-        with must_exist(user, None):
+        with must_exist(self._layout, user, None):
             stat = files.stat_of(os.stat(self._layout.conversation(user, None)), self._layout.number_of)
         if self._whole.get(user) != stat[:2]:
             with self.shown(user, None) as reader:
@@ -89,11 +88,11 @@ class Conversations:
             reader = kind(self._layout.conversation(user, archive), self._layout.number_of)
         except FileNotFoundError:
             if archive is None:
-                raise not_found(user, archive) from None
+                raise missing(self._layout, user, archive) from None
             return self._open_compressed(user, archive)
         if archive is None and not reader.stat().size:
             reader.close()
-            raise not_found(user, archive)
+            raise missing(self._layout, user, archive)
         return reader
 
     def is_taken(self, user: str, archive: str) -> bool:
@@ -110,7 +109,7 @@ class Conversations:
     def archives(self, user: str) -> list[Archived]:
         """All archives of a user, in no order."""
         found: dict[str, Archived] = {}
-        for name in _names(self._layout.archived(user), directories=False):
+        for name in _names(self._layout, self._layout.archived(user), directories=False):
             with suppress(InvalidName, NameTooLong, NotFound):
                 archive = names.archive_name(name.removesuffix(COMPRESSED))
                 if archive not in found:
@@ -164,7 +163,7 @@ class Conversations:
         return found
 
     def _asides(self, user: str) -> Iterator[str]:
-        for name in _names(self._layout.rejected(user), directories=False):
+        for name in _names(self._layout, self._layout.rejected(user), directories=False):
             with suppress(InvalidName, NameTooLong):
                 yield names.archive_name(name)
 
@@ -180,7 +179,7 @@ class Conversations:
         return Archived(name, stat, stat.size)
 
     def _open_compressed(self, user: str, archive: str) -> GzipReader:
-        with must_exist(user, archive):
+        with must_exist(self._layout, user, archive):
             try:
                 return GzipReader(
                     self._layout.compressed(user, archive),
@@ -189,7 +188,7 @@ class Conversations:
                     called=called(user, archive),
                 )
             except NotGzip:
-                raise not_found(user, archive) from None
+                raise missing(self._layout, user, archive) from None
 
     def _number_by_token(self, user: str) -> Callable[[bytes], int | None]:
         def number(token: bytes) -> int | None:
@@ -218,13 +217,25 @@ def must_be_there(layout: Layout) -> Iterator[None]:
         raise OSError(errno.ENODEV, "the journal's folder is gone", layout.users) from None
 
 
+def check_there(layout: Layout) -> None:
+    """Raises OSError (ENODEV) if the folder of users is gone."""
+    with must_be_there(layout):
+        os.stat(layout.users)
+
+
+def missing(layout: Layout, user: str, archive: str | None) -> NotFound:
+    """What is to be raised where a conversation's file is not; raises OSError (ENODEV) if all are gone."""
+    check_there(layout)
+    return not_found(user, archive)
+
+
 @contextmanager
-def must_exist(user: str, archive: str | None) -> Iterator[None]:
-    """Turns a file that is not there into NotFound."""
+def must_exist(layout: Layout, user: str, archive: str | None) -> Iterator[None]:
+    """Turns a file that is not there into NotFound, or into OSError (ENODEV) if the journal's own folder is gone."""
     try:
         yield
     except FileNotFoundError:
-        raise not_found(user, archive) from None
+        raise missing(layout, user, archive) from None
 
 
 def last_appended(archive: Archived) -> tuple[int, str]:
@@ -232,11 +243,15 @@ def last_appended(archive: Archived) -> tuple[int, str]:
     return archive.stat.mtime_ns, archive.name
 
 
-def _names(folder: str, *, directories: bool) -> Iterator[str]:
-    """The entries of a folder that are folders themselves, or files; none if it is not there."""
+def _names(layout: Layout, folder: str, *, directories: bool) -> Iterator[str]:
+    """The entries of a folder that are folders themselves, or files; none if it is not there.
+
+    Raises OSError (ENODEV) if the journal's own folder is gone: what copies it may not take it for empty.
+    """
     try:
         entries = os.scandir(folder)
     except FileNotFoundError:
+        check_there(layout)
         return
     with entries:
         for entry in entries:

@@ -106,7 +106,7 @@ class Copies:
         descriptor = None
         try:
             with self._changing(user) as change:
-                with must_exist(user, None):
+                with must_exist(self._layout, user, None):
                     descriptor = self._running.open(user, create=False)
                 if files.stat_of(os.fstat(descriptor), self._layout.number_of)[:2] != seen[:2]:
                     return False

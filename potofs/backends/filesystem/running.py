@@ -39,7 +39,7 @@ class Running:
 
         None if nobody can tell, or its disk has failed: what was read of it may not be there. Raises OSError.
         """
-        with must_exist(user, None):
+        with must_exist(self._layout, user, None):
             descriptor = files.open_plain(self._layout.conversation(user, None), os.O_RDONLY)
         try:
             if self._syncs.is_doubtful(descriptor):
