@@ -61,10 +61,13 @@ def serve(
 def stop(mountpoint: str, lazy: bool) -> None:
     """Unmounts, and returns when the daemon has ended; raises PotofsError."""
     path = mountpoints.absolute(mountpoint)
-    with running.watched(path) as has_ended:
+    with running.watched(path) as daemon:
         mountpoints.unmount(path, lazy=lazy)
-        if not lazy and not has_ended(_END):
-            raise DeadlineExceeded(f"{path} is unmounted, but its daemon has not ended after {_END:g} s")
+        if not lazy and not daemon.has_ended(_END):
+            raise DeadlineExceeded(
+                f"{path} is unmounted, but its daemon, process {daemon.pid}, has not ended after {_END:g} s: it waits "
+                f"for its backend, or was stopped; kill -9 {daemon.pid} ends it, with whatever it has not stored"
+            )
 
 
 def _checked(mountpoint: str, where: Where, options: MountOptions) -> str:

@@ -2,15 +2,18 @@
 
 import functools
 import logging
+import os
 import resource
 import signal
-from collections.abc import Callable
-from contextlib import suppress
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from typing import NamedTuple
 
 import pyfuse3
 import trio
 
+from potofs import temporary
 from potofs.errors import PotofsError, reason
 from potofs.fuse.operations import Operations
 from potofs.fuse.permissions import Permissions
@@ -60,10 +63,11 @@ def serve(served: Served, on_ready: Callable[[], None]) -> None:
         *served.options.kernel,
         *(["allow_other"] if served.options.allow_other else []),
     }
-    try:
-        pyfuse3.init(operations, served.mountpoint, options)
-    except RuntimeError as error:
-        raise MountError(f"{served.mountpoint} could not be mounted: {error}") from None
+    with _overheard() as said:
+        try:
+            pyfuse3.init(operations, served.mountpoint, options)
+        except RuntimeError as error:
+            raise MountError(f"{served.mountpoint} could not be mounted: {said() or error}") from None
     try:
         operations.freshness.open()
         trio.run(_answer, served, operations, supervisor, on_ready)
@@ -76,6 +80,30 @@ def serve(served: Served, on_ready: Callable[[], None]) -> None:
             log.info("unmounted %s", served.mountpoint)
         finally:
             operations.close()
+
+
+@contextmanager
+def _overheard() -> Iterator[Callable[[], str]]:
+    """Gives a function: the last line that was written to standard error meanwhile.
+
+    There libfuse says why it could not do what it was asked for, and nowhere else.
+    """
+    with temporary.unnamed() as heard:
+        before = os.dup(2)
+        os.dup2(heard.fileno(), 2)
+
+        def said() -> str:
+            heard.seek(0)
+            lines = heard.read().decode(errors="replace").strip().splitlines()
+            return lines[-1].removeprefix("fusermount3: ") if lines else ""
+
+        try:
+            yield said
+        finally:
+            os.dup2(before, 2)
+            os.close(before)
+            heard.seek(0)
+            sys.stderr.write(heard.read().decode(errors="replace"))
 
 
 async def _answer(served: Served, operations: Operations, supervisor: Supervisor, on_ready: Callable[[], None]) -> None:

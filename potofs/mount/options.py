@@ -29,17 +29,16 @@ _OF_OTHERS: Final = frozenset(
 _WITHOUT_EFFECT: Final = frozenset(
     {
         *("dev", "nodev", "suid", "nosuid", "relatime", "norelatime", "strictatime", "nostrictatime", "lazytime"),
-        *("nolazytime", "silent", "loud", "default_permissions", "auto_unmount"),
+        *("nolazytime", "diratime", "nodiratime", "silent", "loud", "default_permissions", "auto_unmount"),
     }
 )
 # What the kernel does or does not do, and what it is told for that: a name, and whether it stands.
 _OF_KERNEL: Final = {
-    **{name: (name, True) for name in ("ro", "noexec", "noatime", "nodiratime", "sync", "dirsync")},
+    **{name: (name, True) for name in ("ro", "noexec", "noatime", "sync", "dirsync")},
     "rw": ("ro", False),
     "exec": ("noexec", False),
     "async": ("sync", False),
     "atime": ("noatime", False),
-    "diratime": ("nodiratime", False),
 }
 _SETTINGS: Final = frozenset(
     field.encode_name

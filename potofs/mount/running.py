@@ -93,19 +93,26 @@ def _is_at(path: str, descriptor: int) -> bool:
     return False
 
 
-@contextmanager
-def watched(mountpoint: str) -> Iterator[Callable[[float], bool]]:
-    """Keeps an eye on the daemon that serves a mountpoint; to be entered before it is told to end.
+class Watched(NamedTuple):
+    """A daemon that is to end."""
 
-    Gives a function: whether it has ended within so many seconds. That is also so if this user can see none.
-    """
-    process = _process_of(mountpoint)
-    if process is None:
-        yield lambda _: True
+    #: None if this user can see none.
+    pid: int | None
+    #: Whether it has ended within so many seconds; so if there is none to be seen.
+    has_ended: Callable[[float], bool]
+
+
+@contextmanager
+def watched(mountpoint: str) -> Iterator[Watched]:
+    """Keeps an eye on the daemon that serves a mountpoint; to be entered before it is told to end."""
+    found = _process_of(mountpoint)
+    if found is None:
+        yield Watched(None, lambda _: True)
         return
+    pid, process = found
     try:
         # A descriptor of a process can be read from once the process has ended.
-        yield lambda timeout: bool(select.select([process], [], [], timeout)[0])
+        yield Watched(pid, lambda timeout: bool(select.select([process], [], [], timeout)[0]))
     finally:
         os.close(process)
 
@@ -138,17 +145,16 @@ def _careful(path: str, flags: int) -> int:
     return os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK)
 
 
-def _process_of(mountpoint: str) -> int | None:
-    """A descriptor of the process, not its number, which may be another's a moment later."""
-    try:
-        with open(word_of(mountpoint), "rb") as file:
-            process = os.pidfd_open(int(file.readline()))
-            # Only while the lock is held is this its number: what a killed daemon wrote means nothing.
-            if _is_locked(file):
-                return process
-            os.close(process)
-    except (FileNotFoundError, ProcessLookupError, ValueError):
-        pass
+def _process_of(mountpoint: str) -> tuple[int, int] | None:
+    """The number of the process, which may be another's a moment later, and a descriptor of it, which may not."""
+    # Also where this user has no place for such words: the mount may be another's, and the system says so.
+    with suppress(OSError, ValueError), open(word_of(mountpoint), "rb") as file:
+        pid = int(file.readline())
+        process = os.pidfd_open(pid)
+        # Only while the lock is held is this its number: what a killed daemon wrote means nothing.
+        if _is_locked(file):
+            return pid, process
+        os.close(process)
     return None
 
 

@@ -34,6 +34,8 @@ def where_of(source: str) -> Where:
         lines = (line.strip() for line in file.read(_MOST).decode(errors="replace").splitlines())
     url = next((line for line in lines if line and not line.startswith("#")), "")
     try:
+        if any(map(str.isspace, url)):
+            raise ConfigError("no URL has a blank in it")
         return config.parse(url)
     except PotofsError:
         # Without what stands there: it may be a secret that is only spelled wrong.

@@ -14,7 +14,7 @@ import pytest
 
 from potofs.backends.base import Backend
 from potofs.backends.redis.backend import RedisBackend
-from potofs.config import Where, parse
+from potofs.config import RedisSettings, Where, parse
 from potofs.errors import ConfigError, DeadlineExceeded, NotFound, Unreachable
 from potofs.journal import reading
 from tests import redis_servers
@@ -100,6 +100,13 @@ def test_for_a_mount_a_server_that_answered_nobody_is_waited_for_once_and_asked_
     assert [found.name for found in backend.set_asides("mia")] == [name]
     assert stored(backend, "mia") == joined(records(0, 2))
     assert list(backend.check(None, repair=False)) == []
+
+
+def test_the_database_of_a_path_is_among_the_settings_in_force() -> None:
+    backend = RedisBackend(Where("redis", "127.0.0.1:1/3"), reading.marks)
+    assert isinstance(backend.configured, RedisSettings)
+    assert backend.configured.db == 3
+    backend.close()
 
 
 def test_one_slow_answer_among_others_keeps_nobody_from_being_asked(

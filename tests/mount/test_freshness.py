@@ -248,7 +248,11 @@ def test_what_is_restored_here_and_archived_elsewhere_is_the_running_conversatio
         os.rename(place.archived / f"{name}.yaml", place.current)
         place.archive(f"again {number}")
         place.append(record(number + 1))
-        assert place.current.read_bytes() == record(number + 1)
+        wait_until(
+            lambda number=number: place.current.read_bytes() == record(number + 1),  # type: ignore[misc]
+            "the kernel has heard of it",
+            KERNEL / 2,
+        )
         with place.current.open("ab", buffering=0) as file:
             file.write(record(number + 2))
         assert place.current.read_bytes() == said(number + 1, number + 3)

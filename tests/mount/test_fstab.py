@@ -152,7 +152,7 @@ def test_a_source_is_a_folder_a_url_or_a_file_that_holds_one(tmp_path: Path) -> 
     file = tmp_path / "url"
     file.write_text("\n # comment\n  redis://:secret@host/1  \nignored\n")
     assert where_of(str(file)).url == "redis://:secret@host/1"
-    for text in ("", "# only\n", "secret@host", b"\xff\xfe\x00"):
+    for text in ("", "# only\n", "secret@host", "secret: no URL\n", b"\xff\xfe\x00"):
         file.write_bytes(text.encode() if isinstance(text, str) else text)
         with pytest.raises(ConfigError, match="its first line is no backend URL") as refused:
             where_of(str(file))

@@ -10,11 +10,15 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
+import pyfuse3
 import pytest
 
-from potofs import ChatMessage, DialogueJournal
-from potofs.mount import logs
+from potofs import ChatMessage, DialogueJournal, open_journal
+from potofs.mount import daemon, logs, owners
+from potofs.mount.mountpoints import MountError
+from potofs.mount.options import MountOptions
 from tests.mounts import Mount, is_mounted, mounted, potofs, processes_of, wait_until
 
 #: What the kernel says of a mount whose daemon is gone.
@@ -337,6 +341,22 @@ def test_without_fusermount3_it_says_which_package_is_missing(
     monkeypatch.setenv("PATH", str(tmp_path))
     done = potofs("mount", tmp_path / "mnt", "--root", root)
     assert (done.returncode, done.stderr) == (1, "potofs: fusermount3 is missing: install the package fuse3\n")
+
+
+def test_why_the_system_does_not_mount_it_is_said(monkeypatch: pytest.MonkeyPatch, capfd: Any) -> None:
+    """libfuse writes it to standard error, and says no more than that it has failed."""
+
+    def fail(*_: object) -> None:
+        os.write(2, b"fusermount3: user has no write access to mountpoint /mnt\n")
+        raise RuntimeError("fuse_session_mount failed")
+
+    monkeypatch.setattr(pyfuse3, "init", fail)
+    with open_journal("memory:") as journal:
+        served = daemon.Served(journal, "/mnt", "memory:", MountOptions(), owners.permissions(MountOptions()))
+        with pytest.raises(MountError) as refused:
+            daemon.serve(served, lambda: None)
+    assert str(refused.value) == "/mnt could not be mounted: user has no write access to mountpoint /mnt"
+    assert "user has no write access" in capfd.readouterr().err
 
 
 def test_a_log_that_cannot_be_written_is_said_before_anything_is_mounted(tmp_path: Path, root: Path) -> None:

@@ -131,7 +131,9 @@ def test_log_and_nonempty_may_stand_there_as_a_mount_has_no_other_way(root: Path
 
 def test_what_mount_and_init_act_upon_and_what_changes_nothing_is_accepted() -> None:
     words = "defaults,rw,noauto,nofail,user,user=mia,_netdev,nosuid,nodev,dev,suid,relatime,strictatime,lazytime"
-    words += ",x-systemd.automount,x-systemd.requires=redis.service,X-mount.mkdir,comment=x,auto,exec,async,,"
+    words += (
+        ",nodiratime,x-systemd.automount,x-systemd.requires=redis.service,X-mount.mkdir,comment=x,auto,exec,async,,"
+    )
     assert options.parse([words]) == options.MountOptions(text=words)
 
 

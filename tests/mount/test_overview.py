@@ -14,6 +14,8 @@ from typing import Any
 
 import pytest
 
+from potofs.cli import mounting
+from potofs.errors import DeadlineExceeded
 from potofs.mount import asking, overview, running
 from potofs.mount.overview import Overview
 from tests.mounts import Mount, is_mounted, potofs, processes_of, system_user, wait_until
@@ -97,6 +99,27 @@ def test_one_that_hangs_can_be_taken_away(mount: Mount) -> None:
     finally:
         os.kill(daemon, signal.SIGCONT)
     wait_until(lambda: not processes_of(mount.path), "the daemon ends")
+
+
+def test_one_that_is_stopped_is_named_with_the_way_to_end_it(mount: Mount, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mounting, "_END", 0.2)
+    daemon = mount.daemon
+    os.kill(daemon, signal.SIGSTOP)
+    try:
+        with pytest.raises(DeadlineExceeded, match=rf"its daemon, process {daemon}, .*; kill -9 {daemon} ends it"):
+            mounting.stop(str(mount.path), lazy=False)
+        assert not is_mounted(mount.path)
+    finally:
+        os.kill(daemon, signal.SIGCONT)
+    wait_until(lambda: not processes_of(mount.path), "the daemon ends")
+
+
+def test_another_user_who_has_no_home_is_told_why_it_is_not_theirs_to_unmount(mount: Mount) -> None:
+    program = f'HOME=/nonexistent PYTHONPATH="{Path(__file__).parents[2]}" "{sys.executable}" -m potofs umount'
+    done = system_user(65534, f'{program} "{mount.path}"', Path("/"))
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"potofs: {mount.path} was not unmounted: ")
+    assert done.stderr.count("\n") == 1
 
 
 def processes_of_daemon(mount: Mount) -> list[int]:

@@ -12,6 +12,8 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 
+import msgspec
+
 from potofs import names, times
 from potofs.backends.base import (
     Appended,
@@ -76,10 +78,12 @@ class RedisBackend(Backend):
 
     def __init__(self, where: Where, scan: Scan) -> None:
         self._where = where
-        self.configured = self._settings = where.settings(RedisSettings)
+        self._settings = where.settings(RedisSettings)
         self.limits = self._settings.limits
         self._keys = Keys(self._settings.key_prefix)
         self._link = Link(where, self._settings, self._keys.type_of)
+        # As it is, also where the URL's path says so.
+        self.configured = msgspec.structs.replace(self._settings, db=self._link.db)
         self._changes = Changes(self._link, self._keys, scan)
         self._copies = Copies(self._link, self._keys, self._changes, str(where))
         self._fences = Fences(self._link, self._keys, str(where))

@@ -49,6 +49,8 @@ class Link:
     def __init__(self, where: Where, settings: RedisSettings, type_of: Callable[[str], str | None]) -> None:
         self._address = address(where, settings)
         self._server = str(where)
+        #: The number of the database.
+        self.db = self._address.db
         #: The deadline of a command (seconds).
         self.timeout = settings.timeout_ms / 1000
         self._kept = self.timeout * _LOOK if self._address.kind == "cluster" else 0.0
