@@ -175,7 +175,7 @@ class Mount:
         """Unmounts if that was not done, and looks for what should not be left behind."""
         if is_mounted(self.path):
             done = potofs("umount", self.path)
-            assert (done.returncode, done.stderr) == (0, "")
+            assert (done.returncode, done.stderr) == (0, ""), done.stderr
         assert not is_mounted(self.path)
         wait_until(lambda: not processes_of(self.path), f"no process serves {self.path}")
         assert self.complaints() == []

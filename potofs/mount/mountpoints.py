@@ -13,6 +13,9 @@ from potofs.mount import asking
 
 # As many links in a row as the kernel follows.
 _LINKS = 40
+# How long somebody who only looks may be in the way of taking a mount away, and how often that is tried (seconds).
+_GLANCE = 1.0
+_PAUSE = 0.05
 
 #: The type that mount(8) and /proc show.
 FILESYSTEM_TYPE = "fuse.potofs"
@@ -117,15 +120,21 @@ def unmount(mountpoint: str, *, lazy: bool = False) -> None:
     if at(path) is None:
         raise NotFound(f"nothing of potofs is mounted at {path}")
     command = ["fusermount3", "-u", *(["-z"] if lazy else []), "--", path]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-    except FileNotFoundError:
-        raise MountError("fusermount3 is missing: install the package fuse3") from None
-    if done.returncode and at(path) is not None:
+    deadline = time.monotonic() + _GLANCE
+    while True:
+        try:
+            done = subprocess.run(command, capture_output=True, text=True, check=False)
+        except FileNotFoundError:
+            raise MountError("fusermount3 is missing: install the package fuse3") from None
+        if not done.returncode or at(path) is None:
+            return
         reason = done.stderr.strip().removeprefix("fusermount3: ")
-        if "busy" in reason:
+        if "busy" not in reason:
+            raise MountError(f"{path} was not unmounted: {reason}")
+        # It may be in use only because somebody looks at all mounts, as `potofs mounts` does.
+        if time.monotonic() > deadline:
             raise MountError(f"{path} is in use: close what has files open there, or give --lazy")
-        raise MountError(f"{path} was not unmounted: {reason}")
+        time.sleep(_PAUSE)
 
 
 def wait_until_mounted(mountpoint: str, timeout: float) -> bool:

@@ -155,6 +155,17 @@ def test_a_mount_in_use_is_not_taken_away_unless_asked(mount: Mount) -> None:
     wait_until(lambda: not processes_of(mount.path), "the daemon ends with the last open file")
 
 
+def test_a_mount_that_is_in_use_for_a_moment_only_is_taken_away(mount: Mount) -> None:
+    descriptor = os.open(mount.path, os.O_RDONLY)
+    closing = threading.Timer(0.3, os.close, (descriptor,))
+    closing.start()
+    try:
+        done = potofs("umount", mount.path)
+    finally:
+        closing.join()
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 def test_a_place_can_be_mounted_again_while_programs_still_have_files_of_the_last_mount_open(mount: Mount) -> None:
     (mount.users / "mia").mkdir()
     with mount.current("mia").open("ab", buffering=0) as held:

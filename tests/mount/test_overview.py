@@ -131,7 +131,9 @@ def processes_of_daemon(mount: Mount) -> list[int]:
 
 
 def test_one_whose_daemon_was_killed_is_dead(mount: Mount) -> None:
-    for process in processes_of(mount.path):
+    daemon = mount.daemon
+    # Its helper first, which would take the mount away.
+    for process in sorted(processes_of(mount.path), key=daemon.__eq__):
         os.kill(process, signal.SIGKILL)
     wait_until(lambda: not processes_of(mount.path), "the daemon and its helper are gone")
     assert is_mounted(mount.path)
