@@ -16,7 +16,7 @@ import trio
 
 from potofs.backends.base import Reader
 from potofs.backends.insisting import insisting
-from potofs.errors import InvalidMessage, NotFound, NotPermitted, PotofsError
+from potofs.errors import DeadlineExceeded, InvalidMessage, NotFound, NotPermitted, PotofsError, WouldBlock
 from potofs.fuse.closing import Closed, Opener
 from potofs.fuse.workers import Workers
 from potofs.journal.appending import Appender
@@ -122,7 +122,23 @@ class ConversationFile(OpenFile):
         """The offset is the kernel's guess of the end; what is appended goes to the real one."""
         if self._appender is None:
             raise OSError(errno.EBADF, "opened for reading only")
-        await self._append(functools.partial(self._appender.write, data), len(data))
+        self._is_killed = False
+        appender, has_come = self._appender, False
+
+        def write(*, wait: bool) -> None:
+            nonlocal has_come
+            has_come = True
+            try:
+                appender.write(data, wait=wait)
+            except WouldBlock:
+                has_come = False
+                raise
+
+        def missed() -> None:
+            if not has_come:
+                appender.missed(data)
+
+        await self._append(write, len(data), missed)
 
     async def flush(self) -> None:
         if self._appender is None:
@@ -139,7 +155,7 @@ class ConversationFile(OpenFile):
             await self._workers.run(self.node.user, lambda: self._tree.sync(self.node))
 
     async def _close(self, appender: Appender, opener: Opener) -> None:
-        closed = await self._workers.run_apart(opener.closed)
+        closed = await self._workers.run_beside(opener.closed)
         if closed is Closed.KILLED:
             self._is_killed = True
             return
@@ -149,7 +165,10 @@ class ConversationFile(OpenFile):
             return
         async with self._turn:
             try:
-                appender.pause()
+                if appender.waiting > _QUICKLY_LOOKED_AT:
+                    await self._workers.run_beside(appender.pause)
+                else:
+                    appender.pause()
             except InvalidMessage:
                 # Who ends is not who wrote it, and would take it for an error of its own.
                 if closed is not Closed.OPEN:
@@ -159,20 +178,23 @@ class ConversationFile(OpenFile):
         if self._opener is not None:
             self._opener.release()
         try:
-            if self._appender is not None and self._is_left and not self._is_killed:
-                # Nobody goes on, and nobody was told anything when it was closed before.
-                with suppress(PotofsError, OSError):
-                    await self._append(self._appender.flush)
             if self._appender is not None and self._appender.is_unsettled:
                 async with self._turn:
                     # A message that was in doubt may be stored now. Whoever wrote it may be gone: nobody waits, and
                     # nobody would try again.
                     self._is_dirty = True
-                    await self._workers.run_behind(insisting()(self.abandon))
+                    await self._workers.run_behind(insisting()(self._finish))
             else:
                 self.abandon()
         finally:
             await self._sync_at_close()
+
+    def _finish(self) -> None:
+        if self._appender is not None and self._is_left and not self._is_killed:
+            # Nobody goes on, and nobody was told anything when it was closed before.
+            with suppress(PotofsError, OSError):
+                self._appender.flush()
+        self.abandon()
 
     def abandon(self) -> None:
         """What was appended and is no message yet is set aside."""
@@ -197,8 +219,10 @@ class ConversationFile(OpenFile):
     async def _ask(self, question: Callable[[], Result]) -> Result:
         return await self._workers.ask_about(self.node, self._tree.blocks, question)
 
-    async def _append(self, append: Callable[..., None], size: int = 0) -> None:
-        """Appends in turn; `size` is how many bytes come in."""
+    async def _append(
+        self, append: Callable[..., None], size: int = 0, missed: Callable[[], None] = lambda: None
+    ) -> None:
+        """Appends in turn; `size` is how many bytes come in, and `missed` is told that it may not have come to it."""
         assert self._appender is not None
         async with self._turn:
             # Much takes long to look at, which everybody else would wait for.
@@ -208,6 +232,9 @@ class ConversationFile(OpenFile):
             except InvalidMessage as error:
                 # Whoever wrote it sees a number only; the reason is here.
                 log.warning("%s: %s", self.node, error)
+                raise
+            except DeadlineExceeded:
+                missed()
                 raise
             finally:
                 self._is_dirty = True

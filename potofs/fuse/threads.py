@@ -11,8 +11,10 @@ from contextlib import suppress
 # How often it is looked at while it has not come to rest, waiting for our answer, and how long between (seconds).
 _LOOKS, _PAUSE = 50, 0.0001
 _PAGE = 4096
-# Of the flags in its stat (include/linux/sched.h).
-_EXITING, _SIGNALED = 0x4, 0x400
+# Where in its stat, behind the name, its flags stand and what it ends with; and of these, PF_EXITING
+# (include/linux/sched.h) and the number of the signal (wait(2)).
+_FLAGS, _EXIT_CODE = 6, 49
+_EXITING, _SIGNAL = 0x4, 0x7F
 
 
 def system_call(thread: int) -> tuple[int, list[int]]:
@@ -63,18 +65,19 @@ def threads(of: int) -> list[int]:
 
 def is_exiting(thread: int) -> bool:
     """Whether it is about to end, and closes what it had."""
-    return bool(_flags(thread) & _EXITING)
+    return bool(int(_stat(thread)[_FLAGS]) & _EXITING)
 
 
 def is_killed(thread: int) -> bool:
-    """Whether it ends by a signal."""
-    return _flags(thread) & (_EXITING | _SIGNALED) == _EXITING | _SIGNALED
+    """Whether it ends by a signal. Not told by its flags, for one thread's exit kills all others of a process."""
+    fields = _stat(thread)
+    return bool(int(fields[_FLAGS]) & _EXITING and int(fields[_EXIT_CODE]) & _SIGNAL)
 
 
-def _flags(thread: int) -> int:
+def _stat(thread: int) -> list[bytes]:
     with open(f"/proc/{thread}/stat", "rb") as file:
         # Behind the name, which may hold anything.
-        return int(file.read().rpartition(b")")[2].split()[6])
+        return file.read().rpartition(b")")[2].split()
 
 
 def descriptors(thread: int, inode: int) -> int:

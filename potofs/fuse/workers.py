@@ -25,6 +25,8 @@ _THREADS_OF_USER = 6
 # For those that are about the journal as a whole, and for what is done when nobody waits for it any more.
 _THREADS_APART = 16
 _THREADS_BEHIND = 16
+# For what takes a while, and waits for nobody.
+_THREADS_BESIDE = 8
 
 
 class Workers:
@@ -35,6 +37,7 @@ class Workers:
         self._all = trio.CapacityLimiter(_THREADS)
         self._apart = trio.CapacityLimiter(_THREADS_APART)
         self._behind = trio.CapacityLimiter(_THREADS_BEHIND)
+        self._beside = trio.CapacityLimiter(_THREADS_BESIDE)
         # Of threads that were waited for before.
         self._taken = trio.CapacityLimiter(math.inf)
         # A user's limiter lives as long as a request that holds it.
@@ -60,13 +63,17 @@ class Workers:
         """
         return await trio.to_thread.run_sync(function, limiter=self._apart)
 
+    async def run_beside(self, function: Callable[[], Result]) -> Result:
+        """Runs a function in a worker thread that waits for nobody; there are enough for whoever closes files."""
+        return await trio.to_thread.run_sync(function, limiter=self._beside)
+
     async def run_behind(self, function: Callable[[], Result]) -> Result:
         """Runs a function in a worker thread that nobody waits for: however long it takes, no request is kept by it."""
         return await trio.to_thread.run_sync(function, limiter=self._behind)
 
     def at_work(self) -> int:
         """How many threads are running something."""
-        return sum(limiter.borrowed_tokens for limiter in (self._all, self._apart, self._behind))
+        return sum(limiter.borrowed_tokens for limiter in (self._all, self._apart, self._behind, self._beside))
 
     async def ask_about(self, node: Node, blocks: bool, question: Callable[[], Result]) -> Result:
         """Asks something about an entry: here where that is quick, in a worker thread if it `blocks`.

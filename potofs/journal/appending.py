@@ -23,12 +23,14 @@ from potofs.backends.base import Record
 from potofs.config import MAX_MESSAGE_BYTES
 from potofs.errors import InvalidMessage, MessageTooLarge, PotofsError, WouldBlock
 from potofs.journal import admission, reading, stream
-from potofs.journal.doubt import Doubts, Stamps, Tried, leaves_doubt, said
+from potofs.journal.doubt import Doubts, Find, Stamps, Tried, leaves_doubt, said
 
 log = logging.getLogger(__name__)
 
 # Below this, what waits is looked at after every write (bytes); above, whenever it has grown by half.
 _CHEAP_TO_CHECK = 1 << 15
+# A kernel cuts a write into as much at least, where it cuts one (bytes): 32 pages, less where it begins within one.
+_CUT = (1 << 17) - (1 << 12)
 # The most that one handle keeps of what could not be set aside (bytes of memory), however long an outage lasts.
 _MOST_REFUSED = 16 << 20
 
@@ -57,6 +59,8 @@ class _Failed(NamedTuple):
 
     before: bytes
     data: bytes
+    #: How much of `before` was a whole message when one of several writers ended (bytes).
+    whole: int
 
 
 class Appender:
@@ -82,7 +86,9 @@ class Appender:
         # While records are skipped after a failed write: the unfinished last line. None: nothing is skipped.
         self._skipped: bytes | None = None
         self._skips_too_large = False
-        # What was refused last, up to a terminator, if its beginning had been taken.
+        # How much the last write brought, if it was taken (bytes).
+        self._taken = 0
+        # What was refused last, up to a terminator, if it may have been cut from what was taken.
         self._refused_last = b""
 
     @property
@@ -103,7 +109,8 @@ class Appender:
         """
         self._take_back(data)
         if self._skipped is not None or self._is_refused_again(data):
-            self._refuse((self._skipped or b"") + data, data)
+            # What is refused again may be written a third time.
+            self._refuse((self._skipped or b"") + data, data if self._skipped is None else b"")
             kind = MessageTooLarge if self._skips_too_large else InvalidMessage
             raise kind("this belongs to a record that was refused: go on after the next --- line")
         self._refused_last = b""
@@ -112,18 +119,20 @@ class Appender:
             if batch or self._doubts.come_first(rest):
                 self._commit_and_settle(batch, wait)
         except WouldBlock:
+            self._stamps.forget()
             raise
         except (PotofsError, OSError) as error:
             if not wait and not stream.says_nothing(self._waiting):
+                self._stamps.forget()
                 raise WouldBlock("setting aside what was waiting waits for the disk") from None
             if leaves_doubt(error):
                 # Not now: it may be stored, as the next try will show; or whoever writes would wait for a second
                 # deadline.
                 self._put_aside_later(_Refused(self._waiting, in_doubt=True))
-                self._failed = _Failed(self._waiting, data)
+                self._failed = _Failed(self._waiting, data, self._whole)
             else:
                 self._put_aside(self._waiting)
-            self._refuse(self._waiting + data, data if self._waiting else b"")
+            self._refuse(self._waiting + data, data)
             self._skips_too_large = isinstance(error, MessageTooLarge)
             self._wait_for(b"")
             raise
@@ -132,6 +141,15 @@ class Appender:
             self._checked = 0
         self._wait_for(rest)
         self._whole = whole
+        self._taken = len(data)
+
+    def missed(self, data: bytes) -> None:
+        """Notes a write that failed before it came here: as if it had been refused, so that there is no hole."""
+        self._failed = _Failed(self._waiting, data, self._whole)
+        self._put_aside_later(_Refused(self._waiting, in_doubt=False))
+        self._refuse(self._waiting + data, data)
+        self._skips_too_large = False
+        self._wait_for(b"")
 
     def flush(self, *, wait: bool = True) -> None:
         """Stores what waits if it is a whole message.
@@ -144,6 +162,8 @@ class Appender:
             batch = [] if stream.says_nothing(tail) else [self._tail(tail)]
         except InvalidMessage:
             if not self._whole:
+                # What is owed waits for nothing that comes behind it.
+                self._store_tail([], tail, wait)
                 raise
             # Two, and the second may be none.
             self._store_tail([self._tail(tail[: self._whole])], tail[self._whole :], wait)
@@ -158,6 +178,8 @@ class Appender:
             except (PotofsError, OSError) as error:
                 if leaves_doubt(error):
                     self._wait_for(rest)
+                else:
+                    self._stamps.forget()
                 raise
         self._wait_for(rest)
 
@@ -166,9 +188,20 @@ class Appender:
 
         Raises InvalidMessage if it is none yet.
         """
-        if not stream.says_nothing(self._waiting):
+        if self._whole == len(self._waiting) or stream.says_nothing(self._waiting):
+            return
+        try:
             self._tail(self._waiting)
             self._whole = len(self._waiting)
+            # What comes behind it may be another message, which is to be told soon.
+            self._checked = 0
+        except InvalidMessage:
+            if not self._whole:
+                raise
+            # Behind the last pause there is another.
+            self._tail(self._waiting[self._whole :])
+        finally:
+            self._stamps.forget()
 
     def close(self) -> None:
         """Sets aside what never became a message; raises OSError if even that cannot be."""
@@ -200,6 +233,7 @@ class Appender:
             self._refused_size -= sys.getsizeof(self._refused.pop().data)
         self._skipped, self._refused_last = None, b""
         self._wait_for(failed.before)
+        self._whole = failed.whole
 
     def _commit_and_settle(self, batch: Sequence[Tried], wait: bool, *, owed: bool = False) -> None:
         """Stores a batch, behind all that is owed; what is in doubt then is `owed`, or left to whoever wrote it."""
@@ -210,8 +244,10 @@ class Appender:
         except BaseException as error:
             if leaves_doubt(error):
                 self._doubts.add(batch, owed=owed)
+                self._stamps.keep()
             raise
         self._doubts.stored(batch)
+        self._stamps.keep()
         # They are stored: that something else still is not says nothing of them. What `close` meets is told.
         with suppress(PotofsError, OSError):
             self._settle()
@@ -231,14 +267,16 @@ class Appender:
             if not self._whole:
                 raise
         self._searched = self._checked = 0
-        batch, rest = self._split(buffer[self._whole :])
-        return [self._tail(buffer[: self._whole]), *batch], rest
+        tried_before = self._doubts.finder()
+        first = self._tail(buffer[: self._whole], tried_before)
+        batch, rest = self._split(buffer[self._whole :], tried_before)
+        return [first, *batch], rest
 
-    def _split(self, buffer: bytes) -> tuple[list[Tried], bytes]:
+    def _split(self, buffer: bytes, tried_before: Find | None = None) -> tuple[list[Tried], bytes]:
         """The records that end in the buffer, and what is left; raises InvalidMessage."""
         batch: list[Tried] = []
         start = 0
-        tried_before = self._doubts.finder()
+        tried_before = tried_before or self._doubts.finder()
         # A marker may have been cut in two: look again from the beginning of the line.
         if stream.has_marker(buffer, buffer.rfind(b"\n", 0, self._searched) + 1):
             for document in stream.ended(buffer):
@@ -253,12 +291,12 @@ class Appender:
         self._refuse_hopeless(rest, 0 if batch else self._checked)
         return batch, rest
 
-    def _tail(self, tail: bytes) -> Tried:
+    def _tail(self, tail: bytes, tried_before: Find | None = None) -> Tried:
         """What waits, as a record; raises InvalidMessage."""
         record = self._stamps.record(admission.from_tail, tail)
         (document,) = stream.documents(tail)
         text = said(tail[document.start : document.end])
-        return self._doubts.finder()(text) or Tried(text, record)
+        return (tried_before or self._doubts.finder())(text) or Tried(text, record)
 
     def _sized(self, data: bytes) -> bytes:
         return admission.sized(data, self._max_bytes)
@@ -282,14 +320,16 @@ class Appender:
     def _refuse(self, data: bytes, last: bytes) -> None:
         """Notes that data were refused; skipping is over once they end in a terminator.
 
-        `last` is what of them came last, if something had been taken before: a kernel cuts a large write, and whoever
-        is told that its first part was taken writes the rest once more. It is answered likewise: behind that terminator
-        it could be taken for a record of its own.
+        `last` is what of them came last. A kernel cuts a large write, and whoever is told that its first part was taken
+        writes the rest once more. It is answered likewise: behind that terminator it could be taken for a record of its
+        own.
         """
         ended = data[_last_line(data.rstrip(b"\r\n")) :]
         # No marker's line is longer than this, but for blanks that nobody writes.
         self._skipped = None if stream.ends_in_marker(ended) else data[_last_line(data) :][:64]
-        self._refused_last = last if self._skipped is None else b""
+        may_be_cut = self._taken >= _CUT or bool(self._refused_last)
+        self._refused_last = last if self._skipped is None and may_be_cut else b""
+        self._taken = 0
 
     def _is_refused_again(self, data: bytes) -> bool:
         if not self._refused_last:

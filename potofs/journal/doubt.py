@@ -26,6 +26,10 @@ class Tried(NamedTuple):
     record: Record
 
 
+#: Finds what was tried of a text.
+Find = Callable[[bytes], Tried | None]
+
+
 def leaves_doubt(error: BaseException) -> bool:
     """Whether what was to be stored may be, after this error. These say that nothing was done."""
     return not isinstance(error, WouldBlock | InvalidMessage | Fenced)
@@ -46,7 +50,7 @@ class Doubts:
         self._failed: deque[Tried] = deque()
         self._size = 0
 
-    def finder(self) -> Callable[[bytes], Tried | None]:
+    def finder(self) -> Find:
         """Finds what was tried of a text, each no more than once."""
         if not self.owed and not self._failed:
             return lambda text: None
@@ -57,7 +61,7 @@ class Doubts:
 
     def come_first(self, rest: bytes) -> bool:
         """Whether something is owed, and a text that is not complete yet cannot become it."""
-        return bool(self.owed) and not any(one.text.startswith(said(rest)) for one in self.owed)
+        return bool(self.owed) and not any(_may_become(said(rest), one.text) for one in self.owed)
 
     def with_owed(self, batch: Sequence[Tried]) -> list[Tried]:
         """What is owed and not in a batch, and then the batch."""
@@ -103,9 +107,10 @@ class Stamps:
     """
 
     def __init__(self) -> None:
-        # In which millisecond (nanoseconds since 1970), and what was stamped in it.
+        # In which millisecond (nanoseconds since 1970), what was stamped in it, and what of that may come to nothing.
         self._present: int | None = None
         self._stamped: set[Fingerprint] = set()
+        self._last: set[Fingerprint] = set()
 
     def record(self, admit: Callable[[bytes, str], Record], data: bytes) -> Record:
         """What `admit` makes of bytes and of the time to be added (empty: the present); raises what it raises."""
@@ -113,12 +118,27 @@ class Stamps:
         if record.retry or record.mark.time_ns is None:
             return record
         if record.mark.time_ns != self._present:
-            self._present, self._stamped = record.mark.time_ns, set()
+            self._present, self._stamped, self._last = record.mark.time_ns, set(), set()
         if record.mark.fingerprint in self._stamped:
             # Behind the milliseconds, so that they stay in their order.
             record = admit(data, f"{times.iso(self._present).removesuffix('Z')}{len(self._stamped):06d}Z")
         self._stamped.add(record.mark.fingerprint)
+        self._last.add(record.mark.fingerprint)
         return record
+
+    def keep(self) -> None:
+        """What was stamped last was tried."""
+        self._last = set()
+
+    def forget(self) -> None:
+        """What was stamped last was not tried: the same will be stamped again."""
+        self._stamped -= self._last
+        self._last = set()
+
+
+def _may_become(rest: bytes, text: bytes) -> bool:
+    """Whether bytes are the beginning of a text, or it and of the marker behind it."""
+    return text.startswith(rest) or (rest.startswith(text) and b"---".startswith(rest[len(text) :].strip(b"\r\n")))
 
 
 def _size(one: Tried) -> int:

@@ -13,7 +13,6 @@ from typing import NamedTuple
 import pyfuse3
 import trio
 
-from potofs import temporary
 from potofs.errors import PotofsError, reason
 from potofs.fuse.operations import Operations
 from potofs.fuse.permissions import Permissions
@@ -88,7 +87,7 @@ def _overheard() -> Iterator[Callable[[], str]]:
 
     There libfuse says why it could not do what it was asked for, and nowhere else.
     """
-    with temporary.unnamed() as heard:
+    with open(os.memfd_create("heard"), "w+b", buffering=0) as heard:
         before = os.dup(2)
         os.dup2(heard.fileno(), 2)
 

@@ -100,8 +100,9 @@ class Link:
 
     def _answers_again(self) -> bool:
         # A cluster may have one node that hangs, and others that have just not been asked.
-        if self._client is None or not clients.answers(self._client, self.timeout * _GLANCE):
-            return False
+        with patience.within(2 * self.timeout * _GLANCE):
+            if self._client is None or not clients.answers(self._client, self.timeout * _GLANCE):
+                return False
         self._answered = time.monotonic()
         return True
 
