@@ -11,6 +11,7 @@ from potofs.cli.commands import potofs
 
 #: What mount(8) looks for in /sbin, and the command that it comes to here.
 NAME = "mount.fuse.potofs"
+_OF_FUSE3 = frozenset({"dev", "suid"})
 
 
 def arguments_of(program: str, arguments: Sequence[str]) -> list[str]:
@@ -18,7 +19,11 @@ def arguments_of(program: str, arguments: Sequence[str]) -> list[str]:
     is_link = os.path.basename(program).startswith("mount.")
     # mount.fuse3 always gives options, and no command of ours looks like a path or a URL.
     is_fuse3 = len(arguments) == 4 and arguments[2] == "-o" and bool({"/", ":"} & set(arguments[0]))
-    return [NAME, *arguments] if is_link or is_fuse3 else list(arguments)
+    if is_fuse3 and not is_link:
+        # It adds these for whoever asked for neither nosuid nor nodev, and so for nearly everybody.
+        given = (word for word in arguments[3].split(",") if word not in _OF_FUSE3)
+        return [NAME, *arguments[:3], ",".join(given)]
+    return [NAME, *arguments] if is_link else list(arguments)
 
 
 @potofs.command(NAME, hidden=True)

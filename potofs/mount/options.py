@@ -25,14 +25,22 @@ _FUSE_CONF = "/etc/fuse.conf"
 _OF_OTHERS: Final = frozenset(
     {"auto", "defaults", "group", "noauto", "nofail", "nouser", "owner", "user", "users", "_netdev", "comment"}
 )
-# The same with and without: no such files can be here, FUSE does not do it, or it is always so.
+# It is so anyway. The kernel keeps no times of access on FUSE, and libfuse before 3.15 cannot be told of nodiratime.
 _WITHOUT_EFFECT: Final = frozenset(
     {
-        *("dev", "nodev", "suid", "nosuid", "relatime", "norelatime", "strictatime", "nostrictatime", "lazytime"),
-        *("nolazytime", "diratime", "nodiratime", "silent", "loud", "default_permissions", "auto_unmount"),
+        *("nodev", "nosuid", "relatime", "nostrictatime", "nolazytime", "nodiratime", "diratime", "silent", "loud"),
+        *("default_permissions", "auto_unmount"),
     }
 )
-# What the kernel does or does not do, and what it is told for that: a name, and whether it stands.
+_NO_TIMES: Final = "no times of access are kept here, and all others at once"
+# What is never so, and why: whoever asks for it would rely on it.
+_NEVER: Final = {
+    "suid": "no programs are here whose owner could count",
+    "dev": "no devices can be here",
+    **dict.fromkeys(("strictatime", "norelatime", "lazytime"), _NO_TIMES),
+}
+# What the kernel does or does not do, and what it is told for that: a name, and whether it stands. Every libfuse 3
+# passes these names on.
 _OF_KERNEL: Final = {
     **{name: (name, True) for name in ("ro", "noexec", "noatime", "sync", "dirsync")},
     "rw": ("ro", False),
@@ -40,6 +48,8 @@ _OF_KERNEL: Final = {
     "async": ("sync", False),
     "atime": ("noatime", False),
 }
+# How much of a name has to be like that of an option which is suggested instead (0 to 1).
+_NEAR = 0.75
 _SETTINGS: Final = frozenset(
     field.encode_name
     for kind in (config.FilesystemSettings, config.RedisSettings, config.MemorySettings)
@@ -87,6 +97,8 @@ def parse(
 ) -> MountOptions:
     """What was given with -o, as often as it was; the later word counts, and what has an option of its own.
 
+    Only a setting of the backend may be given once, as in its URL.
+
     `sloppy`: what is unknown is passed over, as mount(8) wishes with -s. Raises ConfigError.
     """
     values: dict[str, Any] = {}
@@ -103,6 +115,8 @@ def parse(
             told, stands = _OF_KERNEL[name]
             (kernel.add if stands else kernel.discard)(told)
         elif name in _SETTINGS and has_value:
+            if name in settings:
+                raise ConfigError(f"option {name} is given twice, give it once")
             settings[name] = value
         elif name in _OF_OTHERS or (name in _WITHOUT_EFFECT and not has_value) or name.lower().startswith("x-"):
             continue
@@ -192,11 +206,13 @@ _KNOWN: Final = sorted({*_FLAGS, *_VALUES, *_OF_KERNEL, *_OF_OTHERS, *_WITHOUT_E
 def _refused(name: str, has_value: bool) -> ConfigError:
     if name == "remount":
         return ConfigError("option remount: unmount it, and mount it again with the other options")
+    if name in _NEVER:
+        return ConfigError(f"option {name}: {_NEVER[name]}: leave it out")
     if has_value and name in _KNOWN:
         return ConfigError(f"option {name} takes no value")
     if name in _KNOWN:
         return ConfigError(f"option {name} needs a value: {name}=…")
     by_folded = {known.lower(): known for known in _KNOWN}
-    near = difflib.get_close_matches(name.lower(), by_folded, n=1)
+    near = difflib.get_close_matches(name.lower(), by_folded, n=1, cutoff=_NEAR)
     hint = f"did you mean {by_folded[near[0]]}?" if near else "potofs mount --help names those that there are"
     return ConfigError(f"unknown option {name}: {hint}")

@@ -109,6 +109,30 @@ def test_what_the_kernel_does_itself_is_passed_on_to_it(root: Path, mount_at: Ca
     assert {"rw", "nosuid", "nodev", "noexec", "sync", "noatime", "allow_other", "default_permissions"} <= set(kernel)
 
 
+def test_every_option_that_is_not_refused_can_be_mounted_with(root: Path, mount_at: Callable[..., Mount]) -> None:
+    """What libfuse does not know, it refuses to mount with; and which names it knows depends on how old it is."""
+    words = [*options._OF_KERNEL, *options._WITHOUT_EFFECT, "allow_other", "nonempty"]
+    mount = mount_at(root, "-o", ",".join([*options._OF_OTHERS, *words, "rw"]))
+    begin(mount)
+    assert mount.current("mia").read_text() == RECORD
+    # The kernel's, one after the other, for of two that contradict each other only one is told.
+    told = {word for word, stands in options._OF_KERNEL.values() if stands}
+    mount = mount_at(root, "-o", ",".join(sorted(told)))
+    assert mount.current("mia").read_text() == RECORD
+
+
+def test_times_of_access_are_not_kept_whatever_is_asked_for(root: Path, mount_at: Callable[..., Mount]) -> None:
+    for words in ("nodiratime", "atime,diratime,relatime"):
+        mount = mount_at(root, "-o", words)
+        (mount.users / "mia").mkdir(exist_ok=True)
+        before = os.stat(mount.users / "mia")
+        for _ in range(2):
+            os.listdir(mount.users / "mia")
+        after = os.stat(mount.users / "mia")
+        assert (after.st_atime_ns, after.st_mtime_ns) == (before.st_atime_ns, before.st_mtime_ns)
+        mount.finish()
+
+
 def test_settings_of_the_backend_may_stand_there(root: Path, mount_at: Callable[..., Mount]) -> None:
     mount = mount_at(root, "-o", "archiveThreshold=1,fsync=never")
     begin(mount)
@@ -130,10 +154,9 @@ def test_log_and_nonempty_may_stand_there_as_a_mount_has_no_other_way(root: Path
 
 
 def test_what_mount_and_init_act_upon_and_what_changes_nothing_is_accepted() -> None:
-    words = "defaults,rw,noauto,nofail,user,user=mia,_netdev,nosuid,nodev,dev,suid,relatime,strictatime,lazytime"
-    words += (
-        ",nodiratime,x-systemd.automount,x-systemd.requires=redis.service,X-mount.mkdir,comment=x,auto,exec,async,,"
-    )
+    words = "defaults,rw,noauto,nofail,user,user=mia,_netdev,nosuid,nodev,relatime,nostrictatime,nodiratime"
+    words += ",diratime,nolazytime,x-systemd.automount"
+    words += ",x-systemd.requires=redis.service,X-mount.mkdir,comment=x,auto,exec,async,,"
     assert options.parse([words]) == options.MountOptions(text=words)
 
 
@@ -154,6 +177,15 @@ def test_what_mount_and_init_act_upon_and_what_changes_nothing_is_accepted() -> 
         ("allow_other=yes", "option allow_other takes no value"),
         ("ro=1", "option ro takes no value"),
         ("log=", "log= is empty: name a file"),
+        ("fsname=abc", "unknown option fsname: potofs mount --help names those that there are"),
+        ("intr", "unknown option intr: potofs mount --help names those that there are"),
+        ("big_writes", "unknown option big_writes: potofs mount --help names those that there are"),
+        ("fsync=never,log=x,fsync=close", "option fsync is given twice, give it once"),
+        ("suid", "option suid: no programs are here whose owner could count: leave it out"),
+        ("dev", "option dev: no devices can be here: leave it out"),
+        ("strictatime", "option strictatime: no times of access are kept here, and all others at once: leave it out"),
+        ("norelatime", "option norelatime: no times of access are kept here, and all others at once: leave it out"),
+        ("lazytime", "option lazytime: no times of access are kept here, and all others at once: leave it out"),
         ("remount", "option remount: unmount it, and mount it again with the other options"),
     ],
 )
@@ -208,6 +240,9 @@ def test_somebody_who_is_not_root_mounts_for_themselves_and_is_told_who_may_allo
         unset XDG_RUNTIME_DIR
         potofs() {{ setpriv --reuid=65534 --regid=65534 --clear-groups "{sys.executable}" -m potofs "$@"; }}
         potofs mount mnt --root=journal --log=log -o allow_other && exit 9
+        potofs mount /media/roots --root=journal --log=log && exit 9
+        potofs mount /media/new --root=journal --log=log && exit 9
+        HOME=/nonexistent potofs mount mnt --root=journal --log=log && exit 9
         potofs mount mnt --root=journal --log=log -o umask=007
         setpriv --reuid=65534 --regid=65534 --clear-groups stat -c '%U %A' mnt
         potofs umount mnt
@@ -217,7 +252,7 @@ def test_somebody_who_is_not_root_mounts_for_themselves_and_is_told_who_may_allo
         set -e
         mount --bind "{tmp_path}/fuse" /dev/fuse
         mount -t tmpfs -o mode=755 none /media
-        mkdir /media/place
+        mkdir /media/place /media/roots
         mount --bind "{place}" /media/place
         cd /media
         {script}
@@ -231,5 +266,9 @@ def test_somebody_who_is_not_root_mounts_for_themselves_and_is_told_who_may_allo
         timeout=60,
     )
     assert "potofs: allow_other: only root may let other users in" in done.stderr
+    refused = "potofs: /media/roots is a folder of root, and only they or root can mount there: take one of yours"
+    assert refused in done.stderr
+    assert "potofs: /media/new cannot be made: Permission denied; name a folder that is there" in done.stderr
+    assert "potofs: no word of the daemon can be left in /nonexistent/.cache/potofs/run: Permission" in done.stderr
     assert (done.returncode, done.stdout) == (0, "nobody drwxrwx---\n"), done.stderr
     assert run("pgrep", "-f", "/media/place/mnt").stdout == ""
