@@ -36,15 +36,24 @@ def open_backend(where: Where, scan: Scan) -> Backend:
     if where.scheme in _OURS:
         module, name = _OURS[where.scheme]
         return _placed(cast(Open, getattr(import_module(module), name))(where, scan), where)
-    # Late: reading the metadata of all installed packages takes longer than the rest of a start.
-    from importlib.metadata import entry_points
-
-    offered = {entry.name: entry for entry in entry_points(group=GROUP)}
+    offered = _offered()
     if where.scheme not in offered:
         raise ConfigError(f"no backend is called {where.scheme!r}: there is {', '.join(sorted([*_OURS, *offered]))}")
     backend = _of_package(offered[where.scheme], where, scan)
     backend.name = backend.name or where.scheme
     return _placed(backend, where)
+
+
+def is_offered(scheme: str) -> bool:
+    """Whether there is a backend of this name."""
+    return scheme in _OURS or scheme in _offered()
+
+
+def _offered() -> dict[str, "EntryPoint"]:
+    # Late: reading the metadata of all installed packages takes longer than the rest of a start.
+    from importlib.metadata import entry_points
+
+    return {entry.name: entry for entry in entry_points(group=GROUP)}
 
 
 def _placed(backend: Backend, where: Where) -> Backend:

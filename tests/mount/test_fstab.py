@@ -130,7 +130,7 @@ def test_a_password_stands_in_a_file_and_in_no_list(place: Path, tmp_path: Path)
         printed = in_namespace(
             """
             mount -t fuse.potofs "$F" "$M" && mkdir "$M/users/mia" && cat /proc/self/mounts
-            cat /proc/[0-9]*/cmdline | tr '\\0' ' '
+            cat /proc/[0-9]*/cmdline 2> /dev/null | tr '\\0' ' '
             findmnt -n -o SOURCE "$M" && umount "$M"
             """,
             place,
@@ -151,15 +151,33 @@ def test_a_source_is_a_folder_a_url_or_a_file_that_holds_one(tmp_path: Path) -> 
     assert where_of("memory:").scheme == "memory"
     file = tmp_path / "url"
     file.write_text("\n # comment\n  redis://:secret@host/1  \nignored\n")
+    file.chmod(0o600)
     assert where_of(str(file)).url == "redis://:secret@host/1"
-    for text in ("", "# only\n", "secret@host", "secret: no URL\n", b"\xff\xfe\x00"):
+    for text in ("", "# only\n", "secret@host", "secret: no URL\n", "secret:\n", b"\xff\xfe\x00"):
         file.write_bytes(text.encode() if isinstance(text, str) else text)
-        with pytest.raises(ConfigError, match="its first line is no backend URL") as refused:
+        with pytest.raises(ConfigError, match=f"{file}: its first line is no backend URL") as refused:
             where_of(str(file))
         assert "secret" not in str(refused.value)
     for nothing in ("", str(tmp_path / "none")):
         with pytest.raises(ConfigError, match="a file that holds one"):
             where_of(nothing)
+
+
+@pytest.mark.expects_warning("others can read")
+def test_a_password_that_others_can_read_is_warned_of(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    file = tmp_path / "url"
+    for url, mode, is_warned_of in (
+        ("redis://:secret@host/1", 0o600, False),
+        ("redis://:secret@host/1", 0o644, True),
+        ("redis://:secret@host/1", 0o640, True),
+        ("redis://host/1", 0o644, False),
+    ):
+        file.write_text(url)
+        file.chmod(mode)
+        caplog.clear()
+        assert where_of(str(file)).url == url
+        warned = [f"{file}: others can read the password in it: chmod 600 {file}"] if is_warned_of else []
+        assert caplog.messages == warned
 
 
 def test_lists_of_mounts_show_a_source_as_it_was_given_unless_there_may_be_a_secret_in_it() -> None:
