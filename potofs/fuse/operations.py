@@ -184,6 +184,9 @@ class Operations(pyfuse3.Operations):
                 for place, name, told in listed:
                     if isinstance(told, Entry):
                         attributes = self._shown(told.node, told.attributes)
+                        if told.node.kind is Kind.USERS:
+                            # As it was known last: a listing of the mount waits for no backend.
+                            attributes.entry_timeout = attributes.attr_timeout = 0.0
                         if not pyfuse3.readdir_reply(token, FileNameT(os.fsencode(name)), attributes, place):
                             return
                         is_empty = False
@@ -201,7 +204,8 @@ class Operations(pyfuse3.Operations):
         node = handle.node
         if handle.ends_at(place):
             return ()
-        blocks = self._tree.blocks or self._tree.lists_slowly(node)
+        # Of the mount's own directory all is known.
+        blocks = node.kind is not Kind.ROOT and (self._tree.blocks or self._tree.lists_slowly(node))
         return await self._workers.ask_about(node, blocks, lambda: handle.read(place))
 
     @answered

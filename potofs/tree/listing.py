@@ -31,12 +31,16 @@ class Listing:
         scratch: Callable[[Node], Iterable[str]],
         metadata_changed: Callable[[str], int],
         lookup: Callable[[Node, str], Entry],
+        users_changed: Callable[[], int],
     ) -> None:
-        """`scratch`: the names of scratch files in a directory; `metadata_changed`: 0 if there is no metadata.yaml."""
+        """`scratch`: the names of scratch files in a directory; `metadata_changed`: 0 if there is no metadata.yaml;
+        `users_changed`: of users/, as it was known last.
+        """
         self._backend, self._system, self._scratch, self._lookup = backend, system, scratch, lookup
-        self._metadata_changed = metadata_changed
+        self._metadata_changed, self._users_changed = metadata_changed, users_changed
         # How to tell the entries of a directory without looking each of them up.
         self._known: dict[Kind, Callable[[Node, Sequence[str]], dict[str, Told]]] = {
+            Kind.ROOT: self._of_root,
             Kind.USERS: self._users,
             Kind.USER: self._of_user,
             Kind.DIALOGS: self._of_user,
@@ -56,7 +60,10 @@ class Listing:
         encode = nodes.FAMILIES[parent.kind].encode
         if parent.kind is Kind.USERS:
             return map(encode, self._backend.users())
-        return iter(sorted([*(encode(one.name) for one in self._all(parent)), *self._scratch(parent)]))
+        found = [*(encode(one.name) for one in self._all(parent)), *self._scratch(parent)]
+        if not found and not self._backend.has_user(parent.user):
+            raise _gone(parent)
+        return iter(sorted(found))
 
     def entries(self, parent: Node, names: Sequence[str]) -> list[Told]:
         """What names of a directory are, in their order.
@@ -84,6 +91,12 @@ class Listing:
                 return error
             raise
 
+    def _of_root(self, parent: Node, names: Sequence[str]) -> dict[str, Told]:
+        # Without asking the backend: whoever wants to know why it does not answer begins here.
+        users = Node(Kind.USERS)
+        known = self._of_journal(parent, [name for name in names if name != nodes.name_of(parent, users)])
+        return {**known, nodes.name_of(parent, users): Entry(users, sizeless(users, self._users_changed()))}
+
     def _users(self, _: Node, names: Sequence[str]) -> dict[str, Told]:
         users = list(map(nodes.FAMILIES[Kind.USERS].decode, names))
         return {
@@ -93,6 +106,8 @@ class Listing:
 
     def _of_user(self, parent: Node, names: Sequence[str]) -> dict[str, Told]:
         (changed,) = self._backend.changes_of([parent.user])
+        if changed is None:
+            raise _gone(parent)
         known: dict[str, Told] = {}
         for name in names:
             node = nodes.child(parent, name)
@@ -129,6 +144,9 @@ class Listing:
 
     @staticmethod
     def _directory(node: Node, changed: int | None) -> Told:
-        if changed is None:
-            return NotFound(f"there is no user {node.user!r}")
-        return Entry(node, sizeless(node, changed))
+        return _gone(node) if changed is None else Entry(node, sizeless(node, changed))
+
+
+def _gone(node: Node) -> NotFound:
+    """That a user is not there, any more: an empty listing would say that there is nothing to be copied."""
+    return NotFound(f"there is no user {node.user!r}")

@@ -11,7 +11,16 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 
 from potofs.backends.base import Capability, Notice, Reader, Snapshot, Stat, Usage
-from potofs.errors import InvalidName, NotFound, NotPermitted, PotofsError, Stale, Unsupported
+from potofs.errors import (
+    DeadlineExceeded,
+    InvalidName,
+    NotFound,
+    NotPermitted,
+    PotofsError,
+    Stale,
+    Unreachable,
+    Unsupported,
+)
 from potofs.journal import metadata
 from potofs.journal.appending import Appender
 from potofs.journal.journal import DialogueJournal
@@ -40,6 +49,8 @@ class Tree:
         self._scratch = ScratchFiles(self._space)
         self._restoring = Restoring()
         self._moves = Moves(journal, self._scratch, self._restoring)
+        # When a user was last added, as far as is known: until somebody has asked, when this tree was made.
+        self._users_changed = time.time_ns()
         #: What tells of the journal as a whole.
         self.system = SystemFiles(journal)
         self._attributes: dict[Kind, Callable[[Node], Attributes]] = {
@@ -56,7 +67,14 @@ class Tree:
             Kind.SCRATCH: lambda node: self._scratch.get(node).attributes(),
             **{kind: self.system.attributes for kind in Kind if kind.is_of_journal},
         }
-        self._listing = Listing(self._backend, self.system, self._scratch.names, self._metadata_changed, self.lookup)
+        self._listing = Listing(
+            self._backend,
+            self.system,
+            self._scratch.names,
+            self._metadata_changed,
+            self.lookup,
+            lambda: self._users_changed,
+        )
 
     # What is there
 
@@ -316,7 +334,11 @@ class Tree:
     # Where attributes come from
 
     def _of_users(self, node: Node) -> Attributes:
-        return sizeless(node, self._backend.users_changed())
+        # What they are is on the way to what they hold, and their own time is no reason to refuse it: whoever goes on
+        # is told what is wrong.
+        with suppress(Unreachable, DeadlineExceeded, OSError):
+            self._users_changed = self._backend.users_changed()
+        return sizeless(node, self._users_changed)
 
     def _of_user(self, node: Node) -> Attributes:
         (changed,) = self._backend.changes_of([node.user])

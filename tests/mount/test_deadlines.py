@@ -9,14 +9,14 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from pathlib import Path
 
 import pytest
 
 from tests import redis_servers
-from tests.mounts import Mount, is_mounted, processes_of, wait_until
+from tests.mounts import Mount, is_mounted, processes_of, run, wait_until
 
 #: What a call may take (seconds), and what the machine may add to that.
 DEADLINE = 1.0
@@ -122,6 +122,28 @@ def answer_of(call: Callable[[], object]) -> tuple[str, float]:
     except OSError as error:
         answer = errno.errorcode[error.errno or 0]
     return answer, time.monotonic() - begun
+
+
+@alone_and_several
+@pytest.mark.parametrize("fault", ["hangs", "is down"])
+def test_the_mount_itself_is_listed_whatever_its_backend_does(server: Servers, mount: Mount, fault: str) -> None:
+    """So that whoever wonders what is wrong finds system/health.yaml."""
+    before = os.stat(mount.users)
+    with ExitStack() as over:
+        if fault == "hangs":
+            over.enter_context(Hanging(server))
+        else:
+            server.kill()
+        begun = time.monotonic()
+        assert sorted(os.listdir(mount.path)) == ["config", "system", "users"]
+        assert time.monotonic() - begun < DEADLINE
+        done = run("ls", "-l", mount.path)
+        assert (done.returncode, done.stderr, done.stdout.count("\n")) == (0, "", 4)
+        assert os.stat(mount.users).st_mtime_ns == before.st_mtime_ns
+        assert "status: unhealthy" in (mount.path / "system/health.yaml").read_text().replace('"', "")
+        with pytest.raises(OSError) as refused:
+            os.listdir(mount.users)
+        assert refused.value.errno in (errno.ETIMEDOUT, errno.EHOSTDOWN)
 
 
 @alone_and_several

@@ -84,6 +84,14 @@ def test_what_is_listed_as_so_large_has_so_many_bytes(tree: Tree) -> None:
                 assert len(reader.read_all()) == tree.attributes(node).size > 0, name
 
 
+@pytest.mark.parametrize("kind", [Kind.USER, Kind.DIALOGS, Kind.ARCHIVED, Kind.REJECTED])
+def test_the_directories_of_a_user_who_is_gone_are_not_shown_as_empty(tree: Tree, kind: Kind) -> None:
+    """The kernel may remember them for a moment, and whoever copies them would remove what the copy has."""
+    folder = Node(kind, "nobody")
+    with pytest.raises(NotFound):
+        tree.entries(folder, list(tree.names(folder)))
+
+
 @pytest.mark.parametrize("name", ["nobody", "%6Dia", "..", ".", ".git", "a%2fb", "x%", "\udcff", "n" * 255])
 def test_a_name_that_is_nobody_s_is_not_found(tree: Tree, name: str) -> None:
     with pytest.raises(NotFound):
