@@ -99,7 +99,8 @@ def umount(mountpoint: str, lazy: bool) -> None:
     """Unmount the journal at MOUNTPOINT, and wait until its daemon has ended."""
     from potofs.cli import mounting
 
-    mounting.stop(mountpoint, lazy)
+    if left := mounting.stop(mountpoint, lazy):
+        click.echo(f"potofs: {left}", err=True)
 
 
 @potofs.command()

@@ -1,7 +1,7 @@
 """What `mount` and `umount` do; apart from the other commands, for only these need pyfuse3 and trio."""
 
 import logging
-import os
+import time
 
 from potofs.cli.options import ENVIRONMENT_VARIABLE
 from potofs.config import Where
@@ -14,6 +14,8 @@ from potofs.mount.options import MountOptions, check_allowed
 # How long a mount may take to answer once its daemon is ready, and a daemon to end (seconds).
 _ANSWER = 10.0
 _END = 30.0
+# How often it is looked whether the daemon was stopped (seconds).
+_LOOK = 0.5
 
 
 def start(mountpoint: str, where: Where, options: MountOptions, source: str | None = None) -> None:
@@ -22,6 +24,8 @@ def start(mountpoint: str, where: Where, options: MountOptions, source: str | No
     `source` is what mount(8) shows, in ASCII and without commas, if not the backend's URL.
     """
     path = _checked(mountpoint, where, options)
+    # Before there is a log of it.
+    mountpoints.make(path)
     log = options.log or running.log_file(path)
     # Whole paths, for a daemon's own folder is the root.
     arguments = ["mount", path, f"--log={log}"]
@@ -44,7 +48,7 @@ def serve(
     try:
         path = _checked(mountpoint, where, options)
         with logs.logging_to(options.log):
-            os.makedirs(path, exist_ok=True)
+            mountpoints.make(path)
             permissions = owners.permissions(options)
             with running.announced(path, str(where)), open_journal(where, create=not options.read_only) as journal:
 
@@ -58,16 +62,31 @@ def serve(
         raise
 
 
-def stop(mountpoint: str, lazy: bool) -> None:
-    """Unmounts, and returns when the daemon has ended; raises PotofsError."""
+def stop(mountpoint: str, lazy: bool) -> str:
+    """Unmounts, and returns when the daemon has ended, or at once if `lazy`; raises PotofsError.
+
+    What it returns is what remains to be said: empty, unless a daemon stays behind that will not end by itself.
+    """
     path = mountpoints.absolute(mountpoint)
     with running.watched(path) as daemon:
         mountpoints.unmount(path, lazy=lazy)
-        if not lazy and not daemon.has_ended(_END):
-            raise DeadlineExceeded(
-                f"{path} is unmounted, but its daemon, process {daemon.pid}, has not ended after {_END:g} s: it waits "
-                f"for its backend, or was stopped; kill -9 {daemon.pid} ends it, with whatever it has not stored"
-            )
+        if daemon is None:
+            return ""
+        left = f"{path} is unmounted, but its daemon, process {daemon.pid}, "
+        stopped = f"{left}is stopped: kill -CONT {daemon.pid} has it end, kill -9 {daemon.pid} ends it at once"
+        if lazy:
+            # It may have open files to serve, for as long as those are open.
+            return stopped if daemon.is_stopped() else ""
+        deadline = time.monotonic() + _END
+        while not daemon.has_ended(_LOOK):
+            if daemon.is_stopped():
+                raise MountError(stopped)
+            if time.monotonic() > deadline:
+                raise DeadlineExceeded(
+                    f"{left}has not ended after {_END:g} s: it waits for its backend; kill -9 {daemon.pid} ends it, "
+                    "with whatever it has not stored"
+                )
+        return ""
 
 
 def _checked(mountpoint: str, where: Where, options: MountOptions) -> str:

@@ -1,11 +1,13 @@
 """What is mounted where, and whether a folder can take a mount: asked of the system, never remembered."""
 
 import os
+import pwd
 import re
 import shutil
 import subprocess
 import time
 from contextlib import suppress
+from stat import S_ISVTX
 from typing import NamedTuple
 
 from potofs.errors import ConfigError, NotFound, PotofsError
@@ -95,9 +97,39 @@ def checked(mountpoint: str, *, root: str | None, nonempty: bool) -> str:
         for mount in mounts():
             if os.path.commonpath([root, mount.mountpoint]) == mount.mountpoint:
                 raise ConfigError(f"the journal's folder {root} is itself inside the mount {mount.mountpoint}")
+    _must_be_ours(path)
     if not nonempty and os.path.isdir(path) and os.listdir(path):
         raise MountError(f"{path} is not empty: its files would be hidden; take another folder, or give --nonempty")
     return path
+
+
+def make(path: str) -> None:
+    """Makes a mountpoint unless it is there; raises MountError, with the way out."""
+    try:
+        os.makedirs(path, exist_ok=True)
+    except OSError as error:
+        raise MountError(
+            f"{path} cannot be made: {error.strerror}; name a folder that is there, or a place where one can be made"
+        ) from None
+
+
+def _must_be_ours(path: str) -> None:
+    """Raises MountError for a folder on which fusermount3 lets only its owner, or whoever may write to it, mount."""
+    if os.geteuid() == 0 or not os.path.isdir(path):
+        return
+    found = os.stat(path)
+    if not os.access(path, os.W_OK) or (found.st_mode & S_ISVTX and found.st_uid != os.geteuid()):
+        raise MountError(
+            f"{path} is a folder of {_name_of(found.st_uid)}, and only they or root can mount there: take one of yours"
+        )
+
+
+def _name_of(uid: int) -> str:
+    """What a system user is called; the number of one that has no name."""
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return f"user {uid}"
 
 
 def check_system() -> None:
@@ -117,8 +149,11 @@ def check_system() -> None:
 def unmount(mountpoint: str, *, lazy: bool = False) -> None:
     """Takes a mount away; raises NotFound if there is none, MountError if it is in use."""
     path = absolute(mountpoint)
-    if at(path) is None:
+    mount = at(path)
+    if mount is None:
         raise NotFound(f"nothing of potofs is mounted at {path}")
+    if os.geteuid() not in (0, mount.uid):
+        raise MountError(f"{path} is a mount of {_name_of(mount.uid)}: only they or root can take it away")
     command = ["fusermount3", "-u", *(["-z"] if lazy else []), "--", path]
     deadline = time.monotonic() + _GLANCE
     while True:

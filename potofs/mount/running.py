@@ -8,7 +8,7 @@ import os
 import select
 import stat
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from hashlib import blake2b
 from typing import BinaryIO, NamedTuple
@@ -28,16 +28,13 @@ _PAUSE = 0.01
 
 
 def runtime_directory() -> str:
-    """Where daemons of this user leave word, made if it is missing."""
+    """Where daemons of this user leave word; it need not be there."""
     if os.geteuid() == 0:
-        path = "/run/potofs"
-    elif "XDG_RUNTIME_DIR" in os.environ:
-        path = str(platformdirs.user_runtime_path("potofs"))
-    else:
-        # Not below /tmp, where anybody could be there first.
-        path = str(platformdirs.user_cache_path("potofs") / "run")
-    os.makedirs(path, mode=0o700, exist_ok=True)
-    return path
+        return "/run/potofs"
+    if "XDG_RUNTIME_DIR" in os.environ:
+        return str(platformdirs.user_runtime_path("potofs"))
+    # Not below /tmp, where anybody could be there first.
+    return str(platformdirs.user_cache_path("potofs") / "run")
 
 
 def log_file(mountpoint: str) -> str:
@@ -52,9 +49,20 @@ def log_file(mountpoint: str) -> str:
 
 @contextmanager
 def announced(mountpoint: str, backend: str) -> Iterator[None]:
-    """Says for as long as it lasts that this process serves a mountpoint, and from which backend."""
+    """Says for as long as it lasts that this process serves a mountpoint, and from which backend.
+
+    Raises MountError where no word can be left.
+    """
     path = word_of(mountpoint)
-    descriptor = _locked(path)
+    directory = os.path.dirname(path)
+    try:
+        os.makedirs(directory, mode=0o700, exist_ok=True)
+        descriptor = _locked(path)
+    except OSError as error:
+        raise MountError(
+            f"no word of the daemon can be left in {directory}: {error.strerror}; set XDG_RUNTIME_DIR to a folder of "
+            "your own"
+        ) from None
     try:
         os.ftruncate(descriptor, 0)
         os.write(descriptor, f"{os.getpid()}\n{backend}\n".encode())
@@ -93,26 +101,38 @@ def _is_at(path: str, descriptor: int) -> bool:
     return False
 
 
-class Watched(NamedTuple):
-    """A daemon that is to end."""
+class Watched:
+    """A daemon that somebody keeps an eye on."""
 
-    #: None if this user can see none.
-    pid: int | None
-    #: Whether it has ended within so many seconds; so if there is none to be seen.
-    has_ended: Callable[[float], bool]
+    def __init__(self, pid: int, descriptor: int) -> None:
+        self.pid, self._descriptor = pid, descriptor
+
+    def has_ended(self, timeout: float) -> bool:
+        """Whether it has ended within so many seconds."""
+        # A descriptor of a process can be read from once the process has ended.
+        return bool(select.select([self._descriptor], [], [], timeout)[0])
+
+    def is_stopped(self) -> bool:
+        """Whether it was stopped, by SIGSTOP or a debugger, and so ends only once it is let go on."""
+        with suppress(OSError), open(f"/proc/{self.pid}/stat", "rb") as file:
+            # proc_pid_stat(5): the state follows the name, in which anything may be.
+            return file.read().rpartition(b") ")[2][:1] in b"Tt" and not self.has_ended(0)
+        return False
 
 
 @contextmanager
-def watched(mountpoint: str) -> Iterator[Watched]:
-    """Keeps an eye on the daemon that serves a mountpoint; to be entered before it is told to end."""
+def watched(mountpoint: str) -> Iterator[Watched | None]:
+    """Keeps an eye on the daemon that serves a mountpoint; to be entered before it is told to end.
+
+    None if this user can see none.
+    """
     found = _process_of(mountpoint)
     if found is None:
-        yield Watched(None, lambda _: True)
+        yield None
         return
     pid, process = found
     try:
-        # A descriptor of a process can be read from once the process has ended.
-        yield Watched(pid, lambda timeout: bool(select.select([process], [], [], timeout)[0]))
+        yield Watched(pid, process)
     finally:
         os.close(process)
 

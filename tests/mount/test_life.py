@@ -3,23 +3,26 @@
 import errno
 import logging
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pyfuse3
 import pytest
 
-from potofs import ChatMessage, DialogueJournal, open_journal
-from potofs.mount import daemon, logs, owners
+from potofs import ChatMessage, DialogueJournal, config, open_journal
+from potofs.cli import mounting
+from potofs.mount import daemon, logs, owners, running
 from potofs.mount.mountpoints import MountError
 from potofs.mount.options import MountOptions
-from tests.mounts import Mount, is_mounted, mounted, potofs, processes_of, wait_until
+from tests.mounts import Mount, is_mounted, mounted, potofs, processes_of, run, wait_until
 
 #: What the kernel says of a mount whose daemon is gone.
 GONE = (errno.ENOTCONN, errno.ECONNABORTED)
@@ -332,7 +335,10 @@ def test_inode_numbers_stay_across_mounts(mount: Mount, journal: DialogueJournal
         (["--backend=carrier-pigeon:///x"], "no backend is called 'carrier-pigeon'"),
         (["--backend=file:///tmp/x?archiveTreshold=5"], "archiveThreshold"),
         (["--backend=file:///tmp/x?fsync=perhaps"], "fsync"),
-        (["--root=/proc/nowhere"], "/proc/nowhere"),
+        (
+            ["--root=/proc/nowhere"],
+            "/proc/nowhere: No such file or directory: no journal can be made here, name another",
+        ),
         (["--root=/etc/hostname"], "/etc/hostname"),
     ],
 )
@@ -376,6 +382,26 @@ def test_a_log_that_cannot_be_written_is_said_before_anything_is_mounted(tmp_pat
     assert not is_mounted(tmp_path / "mnt")
 
 
+def test_a_mountpoint_that_cannot_be_made_is_said_and_leaves_no_log_behind(root: Path) -> None:
+    done = potofs("mount", "/proc/nowhere", "--root", root)
+    assert (done.returncode, done.stderr) == (
+        1,
+        "potofs: /proc/nowhere cannot be made: No such file or directory; name a folder that is there, or a place "
+        "where one can be made\n",
+    )
+    assert not Path(running.log_file("/proc/nowhere")).exists()
+
+
+def test_what_libfuse_says_of_a_mount_that_fails_is_said(root: Path, tmp_path: Path) -> None:
+    """Its own reason, and not only in the log. No system takes a source that is longer than a page."""
+    place, log = tmp_path / "mnt", tmp_path / "log"
+    log.write_text("fuse: of another time\n")
+    with pytest.raises(MountError) as refused:
+        mounting.start(str(place), config.root(str(root)), MountOptions(log=str(log)), "x" * 5000)
+    assert str(refused.value) == f"{place} could not be mounted: mount failed: Invalid argument"
+    assert not is_mounted(place)
+
+
 def test_a_refused_mount_leaves_no_folder_behind(tmp_path: Path, root: Path) -> None:
     (tmp_path / "file").touch()
     for mountpoint, where, reason in (
@@ -394,6 +420,58 @@ def test_a_journal_inside_a_mount_is_not_mounted(mount: Mount, tmp_path: Path) -
     done = potofs("mount", tmp_path / "other", "--root", mount.path)
     assert done.returncode == 1
     assert "is itself inside the mount" in done.stderr
+
+
+@pytest.mark.parametrize("way", ["renamed", "removed"])
+def test_nothing_of_a_journal_whose_folder_is_gone_is_shown_as_missing_or_empty(
+    mount: Mount, root: Path, journal: DialogueJournal, way: str
+) -> None:
+    """Else a backup would take it for an order to remove what it has."""
+    mount.expect_warning("the journal's folder is gone")
+    for user in ("mia", "max"):
+        journal.add_message(user, ChatMessage("user", "Hello", "2024-01-15T10:30:00.000Z"))
+        journal.archive_conversation(user, "first")
+        journal.add_message(user, ChatMessage("user", "Hello again", "2024-01-15T10:31:00.000Z"))
+    # Of mia the kernel remembers for a second what was there, and nothing of max.
+    before = [*(mount.users / "mia").rglob("*")]
+    if way == "renamed":
+        root.rename(root.with_name("elsewhere"))
+    else:
+        shutil.rmtree(root)
+    for user in ("mia", "max"):
+        folder, current = mount.users / user, mount.current(user)
+        of_user: list[Callable[[], object]] = [
+            current.read_bytes,
+            current.stat,
+            partial(current.open, "a"),
+            partial(os.listdir, folder),
+            partial(os.listdir, folder / "dialogs"),
+            partial(os.listdir, folder / "dialogs/archived"),
+            (folder / "metadata.yaml").read_bytes,
+            (folder / "dialogs/archived/second.yaml").stat,
+        ]
+        for attempt in of_user:
+            with pytest.raises(OSError) as gone:
+                attempt()
+            assert gone.value.errno == errno.ENODEV
+    of_all: tuple[Callable[[], object], ...] = (
+        lambda: os.listdir(mount.users),
+        lambda: (mount.users / "noah").mkdir(),
+        lambda: (mount.path / "system/stats.yaml").read_bytes(),
+        lambda: (mount.path / "system/cleanup.log").read_bytes(),
+        lambda: os.statvfs(mount.path),
+    )
+    for attempt in of_all:
+        with pytest.raises(OSError) as gone:
+            attempt()
+        assert gone.value.errno == errno.ENODEV
+    assert "the journal's folder is gone" in (mount.path / "system/health.yaml").read_text()
+    copied = run("rsync", "-a", "--delete", f"{mount.users}/", f"{root}.copy/")
+    assert copied.returncode != 0
+    assert not root.exists()
+    if way == "renamed":
+        root.with_name("elsewhere").rename(root)
+        assert {*(mount.users / "mia").rglob("*")} == {*before}
 
 
 def test_what_a_journal_lies_on_cannot_be_taken_away_while_it_is_mounted(mount: Mount, root: Path) -> None:

@@ -94,32 +94,61 @@ def test_one_that_hangs_can_be_taken_away(mount: Mount) -> None:
         # So long that the kernel does not remember any more what it was told.
         wait_until(lambda: listed(mount)["state"] == "hung", "it does not answer")
         done = potofs("umount", "--lazy", mount.path)
-        assert (done.returncode, done.stderr) == (0, "")
+        # It stays behind, and that is said.
+        assert (done.returncode, done.stderr) == (0, stopped(mount.path, daemon))
         assert not is_mounted(mount.path)
     finally:
         os.kill(daemon, signal.SIGCONT)
     wait_until(lambda: not processes_of(mount.path), "the daemon ends")
 
 
-def test_one_that_is_stopped_is_named_with_the_way_to_end_it(mount: Mount, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(mounting, "_END", 0.2)
+def test_whoever_unmounts_one_that_was_stopped_is_told_soon_which_process_it_is_and_how_to_end_it(mount: Mount) -> None:
     daemon = mount.daemon
     os.kill(daemon, signal.SIGSTOP)
     try:
-        with pytest.raises(DeadlineExceeded, match=rf"its daemon, process {daemon}, .*; kill -9 {daemon} ends it"):
-            mounting.stop(str(mount.path), lazy=False)
+        begun = time.monotonic()
+        done = potofs("umount", mount.path)
+        assert time.monotonic() - begun < 10
+        assert (done.returncode, done.stderr) == (1, stopped(mount.path, daemon))
         assert not is_mounted(mount.path)
     finally:
         os.kill(daemon, signal.SIGCONT)
     wait_until(lambda: not processes_of(mount.path), "the daemon ends")
 
 
-def test_another_user_who_has_no_home_is_told_why_it_is_not_theirs_to_unmount(mount: Mount) -> None:
-    program = f'HOME=/nonexistent PYTHONPATH="{Path(__file__).parents[2]}" "{sys.executable}" -m potofs umount'
-    done = system_user(65534, f'{program} "{mount.path}"', Path("/"))
-    assert done.returncode == 1
-    assert done.stderr.startswith(f"potofs: {mount.path} was not unmounted: ")
-    assert done.stderr.count("\n") == 1
+def stopped(place: Path, daemon: int) -> str:
+    return (
+        f"potofs: {place} is unmounted, but its daemon, process {daemon}, is stopped: kill -CONT {daemon} has it end, "
+        f"kill -9 {daemon} ends it at once\n"
+    )
+
+
+def test_a_daemon_that_does_not_end_is_named(mount: Mount, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mounting, "_END", 0.0)
+    monkeypatch.setattr(running.Watched, "is_stopped", lambda _: False)
+    daemon = mount.daemon
+    os.kill(daemon, signal.SIGSTOP)
+    try:
+        with pytest.raises(DeadlineExceeded, match=f"process {daemon}, has not ended after 0 s: .* kill -9 {daemon} "):
+            mounting.stop(str(mount.path), lazy=False)
+    finally:
+        os.kill(daemon, signal.SIGCONT)
+    wait_until(lambda: not processes_of(mount.path), "the daemon ends")
+
+
+def test_another_users_mount_is_not_taken_away_and_it_is_said_whose_it_is(mount: Mount) -> None:
+    """Also to somebody without a folder of their own, in which nothing can be looked for."""
+    for options in ("", "--lazy "):
+        program = (
+            f'unset XDG_RUNTIME_DIR; HOME=/nonexistent PYTHONPATH="{Path(__file__).parents[2]}" "{sys.executable}" '
+            f'-m potofs umount {options}"{mount.path}"'
+        )
+        done = system_user(65534, program, Path("/"))
+        assert (done.returncode, done.stderr) == (
+            1,
+            f"potofs: {mount.path} is a mount of root: only they or root can take it away\n",
+        )
+    assert is_mounted(mount.path)
 
 
 def processes_of_daemon(mount: Mount) -> list[int]:

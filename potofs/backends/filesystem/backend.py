@@ -125,7 +125,11 @@ class FilesystemBackend(Backend):
 
     def prepare(self, *, create: bool) -> None:
         if create:
-            files.make_directories(self._layout.users, durable=self._durable)
+            try:
+                files.make_directories(self._layout.users, durable=self._durable)
+            except OSError as error:
+                what = f"{error.strerror}: no journal can be made here, name another folder"
+                raise OSError(error.errno, what, error.filename) from None
         try:
             os.scandir(self._layout.root).close()
             self._layout.device = os.stat(f"{self._layout.users}/.").st_dev
@@ -149,7 +153,8 @@ class FilesystemBackend(Backend):
         return self._conversations.users()
 
     def users_changed(self) -> int:
-        return files.changed(self._layout.users)
+        with must_be_there(self._layout):
+            return os.stat(self._layout.users).st_mtime_ns
 
     def has_user(self, user: str) -> bool:
         if os.path.isdir(self._layout.user(user)):
@@ -196,10 +201,14 @@ class FilesystemBackend(Backend):
             with files.FileReader(self._layout.profile(user)) as profile:
                 return profile.read_all()
         except FileNotFoundError:
+            check_there(self._layout)
             return b""
 
     def profile_changed(self, user: str) -> int:
-        return files.changed(self._layout.profile(user))
+        changed = files.changed(self._layout.profile(user))
+        if not changed:
+            check_there(self._layout)
+        return changed
 
     def put_profile(self, user: str, profile: bytes, mtime_ns: int) -> None:
         if not self.has_user(user):
@@ -377,13 +386,17 @@ class FilesystemBackend(Backend):
     # The log of clean-ups
 
     def log_size(self) -> int:
-        return max(0, files.size(self._layout.cleanup_log))
+        size = files.size(self._layout.cleanup_log)
+        if size < 0:
+            check_there(self._layout)
+        return max(0, size)
 
     def read_log(self, offset: int, size: int) -> bytes:
         try:
             with files.FileReader(self._layout.cleanup_log) as reader:
                 return reader.read(offset, size)
         except FileNotFoundError:
+            check_there(self._layout)
             return b""
 
     def append_log(self, line: bytes) -> None:
