@@ -3,6 +3,7 @@
 import errno
 import os
 import re
+import shutil
 import stat
 import subprocess
 import tempfile
@@ -280,17 +281,33 @@ def test_a_journal_whose_folder_is_gone_is_not_made_anew(tmp_path: Path) -> None
         lambda: backend.set_aside("mia", b"x", "aside"),
         lambda: backend.set_changed(None, 1),
         lambda: list(backend.users()),
+        # Nothing is said not to be there: whoever copies the journal would take that for an order to remove it.
+        lambda: backend.users_changed(),
         lambda: backend.has_user("mia"),
         lambda: backend.has_user("max"),
+        lambda: backend.changes_of(["mia"]),
+        lambda: backend.read_profile("mia"),
+        lambda: backend.profile_changed("mia"),
+        lambda: backend.put_profile("mia", b"x", 1),
         lambda: backend.stat("mia"),
-        lambda: backend.stat("mia", "refund"),
+        lambda: backend.stat("mia", "first"),
         lambda: backend.open("mia"),
+        lambda: backend.open("mia", "first"),
         lambda: backend.archives("mia"),
         lambda: backend.set_asides("mia"),
+        lambda: backend.open_set_aside("mia", "aside"),
+        lambda: backend.remove_set_aside("mia", "aside"),
         lambda: backend.archive("mia"),
-        lambda: backend.restore("mia", "refund"),
-        lambda: backend.usage(),
+        lambda: backend.restore("mia", "first"),
+        lambda: backend.rename_archive("mia", "first", "second"),
+        lambda: backend.compress("mia", "first"),
+        lambda: backend.sync("mia"),
+        lambda: backend.set_times("mia", None, 1),
+        lambda: backend.set_changed("mia", 1),
         lambda: backend.totals(),
+        lambda: backend.usage(),
+        lambda: backend.log_size(),
+        lambda: backend.read_log(0, 1),
     ):
         with pytest.raises(OSError) as gone:
             attempt()
@@ -298,6 +315,18 @@ def test_a_journal_whose_folder_is_gone_is_not_made_anew(tmp_path: Path) -> None
     assert not (tmp_path / "journal").exists()
     (tmp_path / "elsewhere").rename(tmp_path / "journal")
     assert list(backend.users()) == ["mia"]
+
+
+def test_a_listing_that_is_under_way_when_the_folder_goes_does_not_end_as_if_it_were_whole(tmp_path: Path) -> None:
+    backend = open_filesystem(tmp_path)
+    for number in range(3):
+        backend.append(f"user{number}", records(0, 1))
+    listing = backend.users()
+    next(listing)
+    shutil.rmtree(tmp_path / "journal")
+    with pytest.raises(OSError) as gone:
+        list(listing)
+    assert gone.value.errno == errno.ENODEV
 
 
 def test_half_a_user_does_not_stay_in_the_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

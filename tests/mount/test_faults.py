@@ -14,6 +14,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
@@ -113,7 +114,7 @@ CALLS: dict[str, Call] = {
 APPENDED = {"append": "append", "append to what is open": "open", "append by closing": "closing"}
 
 
-def every(number: int) -> dict[str, int]:
+def every(number: int) -> dict[str, int | None]:
     return dict.fromkeys(CALLS, number)
 
 
@@ -177,15 +178,25 @@ def without_daemon(at: Place) -> Iterator[None]:
     at.mount.start()
 
 
+@contextmanager
+def renamed(at: Place) -> Iterator[None]:
+    root = Path(at.where.removeprefix("file://"))
+    root.rename(root.with_name("elsewhere"))
+    yield
+    root.with_name("elsewhere").rename(root)
+
+
 class Fault(NamedTuple):
     """What goes wrong, where, and the errno of each call meanwhile; calls that are not in it succeed."""
 
     begun: Callable[[Place], AbstractContextManager[None]]
     where: str
-    errnos: dict[str, int]
+    errnos: dict[str, int | None]
 
 
-NO_ROOM = dict.fromkeys(("append", "append to what is open", "append by closing"), errno.ENOSPC)
+# What is open is read from the file that it is, wherever that is now.
+NOTHING_THERE = every(errno.ENODEV) | {"read what is open": None}
+NO_ROOM: dict[str, int | None] = dict.fromkeys(("append", "append to what is open", "append by closing"), errno.ENOSPC)
 
 FAULTS = {
     "Redis is stopped": Fault(stopped, "redis", every(errno.ETIMEDOUT)),
@@ -195,6 +206,7 @@ FAULTS = {
     "Redis is out of memory": Fault(out_of_memory, "redis", NO_ROOM | {"archive": errno.ENOSPC}),
     # Another name needs no room.
     "the disk is full": Fault(full, "disk", NO_ROOM),
+    "the journal's folder is renamed": Fault(renamed, "files", NOTHING_THERE),
     "the daemon is killed, files": Fault(without_daemon, "files", every(errno.ENOTCONN)),
     "the daemon is killed, Redis": Fault(without_daemon, "redis", every(errno.ENOTCONN)),
 }
@@ -284,6 +296,23 @@ def test_a_daemon_that_is_killed_takes_what_was_not_finished_with_it_and_nothing
         assert at.contents() == ["archived", "first", "whole"]
         at.append(record("afterwards"))
         assert at.contents() == ["archived", "first", "whole", "afterwards"]
+        at.check()
+
+
+def test_a_call_that_is_under_way_when_the_daemon_is_killed_is_broken_off_and_may_be_tried_again(
+    tmp_path: Path, mount_at: Callable[..., Mount]
+) -> None:
+    with place("files", tmp_path, mount_at) as at:
+        with (tmp_path / "journal/users/mia/.lock").open("r+b") as lock, ThreadPoolExecutor(1) as threads:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            under_way = threads.submit(errno_of, CALLS["append to what is open"], at)
+            wait_until(lambda: is_held(at), "its write has arrived")
+            at.mount.kill()
+            assert under_way.result(PATIENCE) == errno.ECONNABORTED
+        at.mount.start()
+        for _ in range(2):
+            at.append(record("open"))
+        assert at.contents() == ["archived", "first", "open"]
         at.check()
 
 

@@ -44,6 +44,8 @@ class Conversations:
         for name in _names(self._layout, self._layout.users, directories=True):
             with suppress(InvalidName, NameTooLong):
                 yield names.decode(name)
+        # Taken away meanwhile, it would end early, as if these were all.
+        check_there(self._layout)
 
     def stat(self, user: str, archive: str | None) -> Stat:
         """What is known of a conversation; raises NotFound, OSError."""
@@ -107,13 +109,15 @@ class Conversations:
         return not os.path.lexists(plain) and os.path.lexists(compressed)
 
     def archives(self, user: str) -> list[Archived]:
-        """All archives of a user, in no order."""
+        """All archives of a user, in no order; raises OSError, also if the journal's folder is gone."""
         found: dict[str, Archived] = {}
         for name in _names(self._layout, self._layout.archived(user), directories=False):
             with suppress(InvalidName, NameTooLong, NotFound):
                 archive = names.archive_name(name.removesuffix(COMPRESSED))
                 if archive not in found:
                     found[archive] = self._archived(user, archive)
+        # Taken away meanwhile, it would end early, as if these were all.
+        check_there(self._layout)
         return list(found.values())
 
     def stats_of(self, user: str, archives: Sequence[str]) -> list[Stat | None]:
@@ -141,11 +145,12 @@ class Conversations:
         return False
 
     def set_asides(self, user: str) -> list[Archived]:
-        """What was set aside."""
+        """What was set aside; raises OSError, also if the journal's folder is gone."""
         found = []
         for aside in self._asides(user):
             with suppress(FileNotFoundError):
                 found.append(self._plain(self._layout.set_aside(user, aside), aside))
+        check_there(self._layout)
         return found
 
     def has_set_asides(self, user: str) -> bool:
@@ -159,6 +164,7 @@ class Conversations:
             try:
                 found.append(self._plain(self._layout.set_aside(user, aside), aside).stat)
             except FileNotFoundError:
+                check_there(self._layout)
                 found.append(None)
         return found
 
