@@ -159,7 +159,7 @@ def test_every_scheme_of_a_backend_is_in_it() -> None:
 
 def test_every_mount_option_of_ours_is_in_it() -> None:
     table = README.split("| mount option |")[1].split("\n\n")[0]
-    for name in [*options._FLAGS, *options._VALUES, *options._OF_KERNEL]:
+    for name in [*options._FLAGS, *options._VALUES, *options._OF_KERNEL, *options._NEVER]:
         assert re.search(rf"`{name}[`=]", table), name
 
 
@@ -256,6 +256,15 @@ def test_every_error_is_in_it_with_its_errno() -> None:
         name = rows[kind.__name__]
         number = next((number for row, number in errnos.ERRNOS if issubclass(kind, row)), None)
         assert (getattr(errno, name) if name else None) == number, kind
+
+
+def test_every_errno_that_else_may_come_is_one_that_comes_in_a_test() -> None:
+    table = README.split("| errno | when |")[1].split("\n\n")[0]
+    names = {name for row in re.findall(r"^\| ([A-Z, ]+) \|", table, re.MULTILINE) for name in row.split(", ")}
+    tests = "".join(path.read_text() for path in (CHECKOUT / "tests").glob("*/*.py"))
+    # EAGAIN never comes.
+    assert {name for name in names - {"EAGAIN"} if not re.search(rf"\berrno\.{name}\b|\"{name}\"", tests)} == set()
+    assert {"ENOTCONN", "ECONNABORTED"} < names
 
 
 def test_every_option_and_figure_of_a_clean_up_is_in_it() -> None:

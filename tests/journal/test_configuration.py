@@ -6,10 +6,11 @@ import msgspec
 import yaml
 
 from potofs import open_journal
+from potofs.backends import registry
 from potofs.backends.base import Backend, Scan
 from potofs.backends.memory import MemoryBackend
 from potofs.config import FilesystemSettings, Where, parse
-from potofs.journal import configuration
+from potofs.journal import configuration, reading
 
 
 def test_every_setting_is_in_it_with_its_value(root: Path) -> None:
@@ -22,6 +23,14 @@ def test_every_setting_is_in_it_with_its_value(root: Path) -> None:
     assert found["filesystem"]["root"] == str(root)
     assert (found["filesystem"]["archiveThreshold"], found["filesystem"]["retentionDays"]) == (7, 365)
     assert found["cleanup"] == {"maxAgeHours": 168, "maxInactiveHours": 720, "dryRun": False}
+
+
+def test_the_database_is_the_one_in_use_wherever_it_was_said() -> None:
+    for url in ("redis://:s3cret@127.0.0.1:17777/3", "redis://127.0.0.1?db=3", "redis+unix:///run/redis.sock?db=3"):
+        # Nothing is asked of the server for it.
+        text = configuration.render(registry.open_backend(parse(url), reading.marks)).decode()
+        assert "\n    db: 3\n" in text, url
+        assert "s3cret" not in text
 
 
 def test_memory_has_no_place() -> None:
