@@ -229,7 +229,7 @@ def place(where: str, folder: Path, mount_at: Callable[..., Mount]) -> Iterator[
             url = f"file://{folder}/journal"
         mount = mount_at(url)
         # What it says of each fault.
-        mount.expect_warning("user 'mia'|redis://|No space left|could not be")
+        mount.expect_warning("user 'mia'|redis://|No space left|could not be|folder is gone")
         at = Place(url, mount, server, disk)
         try:
             yield at
