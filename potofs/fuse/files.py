@@ -61,12 +61,19 @@ class OpenFile(ABC):
         """Makes durable what is stored."""
 
     @abstractmethod
-    async def release(self) -> None:
-        """All of its descriptors are closed, and nobody is told anything any more."""
+    async def release(self) -> bool:
+        """All of its descriptors are closed, and nobody is told anything any more.
+
+        Returns whether that is all; else it is to be told to `settle`, until it has.
+        """
+
+    def settle(self) -> bool:
+        """Stores or sets aside what was left, and returns whether it could; in a worker thread."""
+        return True
 
     @abstractmethod
     def abandon(self) -> None:
-        """The same when there is no event loop any more."""
+        """The same for the last time, and when there is no event loop any more."""
 
 
 class ConversationFile(OpenFile):
@@ -174,7 +181,7 @@ class ConversationFile(OpenFile):
                 if closed is not Closed.OPEN:
                     raise
 
-    async def release(self) -> None:
+    async def release(self) -> bool:
         if self._opener is not None:
             self._opener.release()
         try:
@@ -183,18 +190,27 @@ class ConversationFile(OpenFile):
                     # A message that was in doubt may be stored now. Whoever wrote it may be gone: nobody waits, and
                     # nobody would try again.
                     self._is_dirty = True
-                    await self._workers.run_behind(insisting()(self._finish))
-            else:
-                self.abandon()
+                    is_settled = await self._workers.run_behind(insisting()(self.settle))
+                if not is_settled:
+                    log.warning("%s: what was not finished cannot be kept in rejected/ yet", self.node)
+                    return False
+            self.abandon()
+            return True
         finally:
             await self._sync_at_close()
 
-    def _finish(self) -> None:
-        if self._appender is not None and self._is_left and not self._is_killed:
-            # Nobody goes on, and nobody was told anything when it was closed before.
-            with suppress(PotofsError, OSError):
-                self._appender.flush()
-        self.abandon()
+    def settle(self) -> bool:
+        if self._appender is None:
+            return True
+        try:
+            if self._is_left and not self._is_killed:
+                # Nobody goes on, and nobody was told anything when it was closed before.
+                with suppress(InvalidMessage):
+                    self._appender.flush()
+            self._appender.close()
+        except (PotofsError, OSError):
+            return False
+        return True
 
     def abandon(self) -> None:
         """What was appended and is no message yet is set aside."""
@@ -300,8 +316,9 @@ class DraftFile(OpenFile):
         if not self.draft.is_free:
             await self._workers.run(self.node.user, lambda: self._tree.sync(self.node))
 
-    async def release(self) -> None:
+    async def release(self) -> bool:
         self.abandon()
+        return True
 
     def abandon(self) -> None:
         """Whoever wrote it has been told whether it was stored, and has it still."""

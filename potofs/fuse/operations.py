@@ -38,6 +38,7 @@ from potofs.fuse.finding import Finder
 from potofs.fuse.freshness import REMEMBERED, Freshness
 from potofs.fuse.handles import Handles
 from potofs.fuse.inodes import Inodes
+from potofs.fuse.leftovers import Leftovers
 from potofs.fuse.permissions import Owner, Permissions
 from potofs.fuse.workers import Workers
 from potofs.names import NAME_MAX
@@ -73,6 +74,8 @@ class Operations(pyfuse3.Operations):
         self._openers = Openers()
         self._handles = Handles()
         self._workers = Workers(tree.patience)
+        #: What was let go and could not be stored or set aside yet; to be settled for as long as requests are answered.
+        self.leftovers = Leftovers(self._workers)
         #: Where its answers are counted.
         self.activity = Activity()
         #: Where the log is told why they failed.
@@ -294,7 +297,8 @@ class Operations(pyfuse3.Operations):
     async def release(self, fh: FileHandleT) -> None:
         file = self._handles.file(fh)
         self._handles.remove(fh)
-        await file.release()
+        if not await file.release():
+            await self.leftovers.add(file)
 
     # Moving and removing
 
@@ -382,7 +386,7 @@ class Operations(pyfuse3.Operations):
 
         try:
             with ThreadPoolExecutor(_THREADS_AT_LAST) as threads:
-                list(threads.map(end, self._handles.files()))
+                list(threads.map(end, [*self._handles.files(), *self.leftovers.files()]))
         finally:
             self._tree.close()
 

@@ -114,6 +114,7 @@ async def _answer(served: Served, operations: Operations, supervisor: Supervisor
 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(_obey_signals, served, operations, supervisor, status)
+        nursery.start_soon(operations.leftovers.settle)
         nursery.start_soon(trio.to_thread.run_sync, tell)
         if supervisor.watchdog is not None:
             nursery.start_soon(_show_life, supervisor, supervisor.watchdog)

@@ -36,6 +36,8 @@ from potofs.tree.spool import Space
 from potofs.tree.system import SystemFiles
 
 # What may be written in other ways than by appending.
+# How long a backend that did not answer is not asked for what is not needed (seconds).
+_OUTAGE = 1.0
 _WRITABLE = frozenset({Kind.CURRENT, Kind.ARCHIVE, Kind.REJECTED_FILE, Kind.METADATA, Kind.SCRATCH})
 
 
@@ -51,6 +53,8 @@ class Tree:
         self._moves = Moves(journal, self._scratch, self._restoring)
         # When a user was last added, as far as is known: until somebody has asked, when this tree was made.
         self._users_changed = time.time_ns()
+        # When that was asked in vain last (seconds, monotonic).
+        self._users_failed = -_OUTAGE
         #: What tells of the journal as a whole.
         self.system = SystemFiles(journal)
         self._attributes: dict[Kind, Callable[[Node], Attributes]] = {
@@ -336,8 +340,12 @@ class Tree:
     def _of_users(self, node: Node) -> Attributes:
         # What they are is on the way to what they hold, and their own time is no reason to refuse it: whoever goes on
         # is told what is wrong.
-        with suppress(Unreachable, DeadlineExceeded, OSError):
-            self._users_changed = self._backend.users_changed()
+        if time.monotonic() > self._users_failed + _OUTAGE:
+            try:
+                self._users_changed = self._backend.users_changed()
+            except (Unreachable, DeadlineExceeded, OSError):
+                # The kernel asks for one name at a time: everybody else would wait for as long as this has taken.
+                self._users_failed = time.monotonic()
         return sizeless(node, self._users_changed)
 
     def _of_user(self, node: Node) -> Attributes:

@@ -377,3 +377,61 @@ def test_whoever_asks_while_the_daemon_sets_aside_what_it_has_is_told_that_it_is
         assert processes_of(mount.path) != [], "it is at work still"
     wait_until(lambda: not processes_of(mount.path), "the daemon has ended", 10)
     opened.close()
+
+
+@pytest.mark.parametrize("outage", [signal.SIGSTOP, signal.SIGKILL])
+def test_what_is_let_go_during_an_outage_is_kept_until_it_is_over(
+    mount: Mount, server: redis_servers.Server, outage: signal.Signals
+) -> None:
+    """Longer than any deadline; also a whole message whose writer was told that it may not be stored."""
+    whole, half = (os.open(mount.current("mia"), os.O_WRONLY | os.O_APPEND) for _ in range(2))
+    os.write(whole, b"role: user\ncontent: whole\n")
+    os.write(half, b"role: user\ncontent: half")
+    if outage is signal.SIGKILL:
+        server.kill()
+    else:
+        server.signal(outage)
+    for descriptor in (whole, half):
+        answer_of(partial(os.close, descriptor))
+    wait_until(lambda: mount.log.read_text().count("cannot be kept in rejected/ yet") == 2, "both have been tried")
+    if outage is signal.SIGKILL:
+        server.start()
+    else:
+        server.signal(signal.SIGCONT)
+    rejected = mount.dialogs("mia") / "rejected"
+
+    def kept() -> list[str]:
+        try:
+            return sorted(path.read_text()[:26] for path in rejected.iterdir())
+        except OSError:
+            return []
+
+    wait_until(lambda: kept() == ["role: user\ncontent: half", "role: user\ncontent: whole\n"], "both are set aside")
+
+
+@pytest.mark.parametrize("outage", [signal.SIGSTOP, signal.SIGKILL])
+def test_many_who_write_and_open_during_an_outage_wait_for_one_deadline_together(
+    mount: Mount, server: redis_servers.Server, outage: signal.Signals
+) -> None:
+    descriptors = [os.open(mount.current("mia"), os.O_WRONLY | os.O_APPEND) for _ in range(60)]
+    try:
+        if outage is signal.SIGKILL:
+            server.kill()
+        else:
+            server.signal(outage)
+        waits = all_at_once(
+            [
+                *(partial(os.write, one, RECORD.format(at).encode()) for at, one in enumerate(descriptors)),
+                *(partial(os.stat, mount.users / f"user {number}") for number in range(20)),
+            ]
+        )
+        assert {answer for answer, _ in waits} <= {"ETIMEDOUT", "EHOSTDOWN"}
+        assert max(waited for _, waited in waits) < DEADLINE + SOME
+    finally:
+        if outage is signal.SIGKILL:
+            server.start()
+        else:
+            server.signal(signal.SIGCONT)
+        wait_until(lambda: answer_of(mount.current("noah").stat)[0] == "done", "the server answers again")
+        for descriptor in descriptors:
+            os.close(descriptor)

@@ -63,6 +63,8 @@ class Link:
         self.hurries = False
         # When a server answered last, and when all had been silent for a whole deadline (seconds, monotonic).
         self._answered = self._silent = 0.0
+        # When a PING was answered by nobody, and a connection refused or cut, last.
+        self._glanced = self._refused = 0.0
 
     def run(self, do: Callable[[Any], Result]) -> Result:
         """What a function makes of a redis-py client; called again, within the deadline, if the connection was cut.
@@ -74,8 +76,12 @@ class Link:
         deadline = begun + self.timeout
         # For a deadline at most: to answer a PING so soon may be more than it can.
         is_silent = self._answered < self._silent and begun < self._silent + self.timeout
-        if self.hurries and is_silent and not insists() and not self._answers_again():
+        is_refused = self._answered < self._refused and begun < self._refused + self.timeout
+        hurries = self.hurries and not insists()
+        if hurries and is_silent and not self._answers_again():
             raise Silent(f"{self._server} did not answer within {self.timeout:g} s a moment ago")
+        # Once more at least, for a connection that was kept may have been cut by the last one's end.
+        pauses = _PAUSES[:1] if hurries and is_refused else _PAUSES
         for attempt in itertools.count():
             try:
                 with patience.within(deadline - time.monotonic(), kept=self._kept):
@@ -83,14 +89,16 @@ class Link:
             except failures.THEIRS as error:
                 if failures.passes(error, fails_over=self._fails_over):
                     pause = _PATIENCE
-                elif failures.is_cut(error) and attempt < len(_PAUSES):
-                    pause = _PAUSES[attempt]
+                elif failures.is_cut(error) and attempt < len(pauses):
+                    pause = pauses[attempt]
                 else:
                     pause = None
                 now = time.monotonic()
                 if pause is None or now + pause > deadline:
                     if now >= deadline - self._kept and self._answered < begun:
                         self._silent = now
+                    elif failures.is_cut(error) and self._answered < begun:
+                        self._refused = now
                     raise failures.translated(error, self._server, self.timeout) from None
                 time.sleep(pause)
             else:
@@ -99,9 +107,14 @@ class Link:
         raise AssertionError("it counts for ever")
 
     def _answers_again(self) -> bool:
+        glance = self.timeout * _GLANCE
+        # Where the kernel sends one request after another, each of them would wait for a look of its own.
+        if time.monotonic() < self._glanced + glance:
+            return False
         # A cluster may have one node that hangs, and others that have just not been asked.
-        with patience.within(2 * self.timeout * _GLANCE):
-            if self._client is None or not clients.answers(self._client, self.timeout * _GLANCE):
+        with patience.within(2 * glance):
+            if self._client is None or not clients.answers(self._client, glance):
+                self._glanced = time.monotonic()
                 return False
         self._answered = time.monotonic()
         return True
