@@ -238,7 +238,9 @@ def without_secrets(url: str) -> str:
 
 
 def root(directory: str) -> Where:
-    """The file backend in a directory; `--root DIR` is short for this. Raises ConfigError for the system's root."""
+    """The file backend in a directory; `--root DIR` is short for this. Raises ConfigError for `/` or a URL."""
+    if re.match("[A-Za-z][A-Za-z0-9+.-]*://", directory):
+        raise ConfigError(f"{without_secrets(directory)} is a URL and no folder: give it with --backend")
     return Where("file", os.path.abspath(directory))
 
 

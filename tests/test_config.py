@@ -64,6 +64,12 @@ def test_what_is_no_backend_url_is_refused_with_the_way_out(url: str, reason: st
     assert "\n" not in str(caught.value)
 
 
+def test_a_url_is_no_folder() -> None:
+    with pytest.raises(ConfigError, match="is a URL and no folder: give it with --backend") as refused:
+        config.root("redis://:secret@host/0")
+    assert "secret" not in str(refused.value)
+
+
 @pytest.mark.parametrize("url", ["file:///", "file:////", "file:///.", "file:///a/..", "file:///%2F"])
 def test_the_root_of_the_system_is_no_place_for_a_journal(url: str) -> None:
     made: list[Callable[[], Where]] = [lambda: parse(url), lambda: config.root("/"), lambda: Where("file", "/")]
