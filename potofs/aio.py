@@ -323,12 +323,16 @@ class AsyncAppender:
     async def pause(self) -> None:
         await self._run(self._appender.pause)
 
+    async def missed(self, data: bytes) -> None:
+        await self._run(partial(self._appender.missed, data))
+
     async def close(self) -> None:
         await self._run(self._appender.close)
 
     update_wrapper(write, Appender.write)
     update_wrapper(flush, Appender.flush)
     update_wrapper(pause, Appender.pause)
+    update_wrapper(missed, Appender.missed)
     update_wrapper(close, Appender.close)
 
     async def _run(self, operation: Callable[[], None]) -> None:

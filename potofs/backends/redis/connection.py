@@ -31,6 +31,8 @@ _PAUSES = (0.0, 0.05, 0.2)
 _PATIENCE = 0.05
 # How long a server that has just answered nobody until a deadline may take to answer a PING (part of a deadline).
 _GLANCE = 1 / 20
+# As many times less for those who come right after one that has looked in vain.
+_SHORTER = 10
 # What is kept, of a cluster's deadline, for asking where its masters are, if one has not answered (part of it).
 _LOOK = 1 / 10
 
@@ -108,13 +110,16 @@ class Link:
 
     def _answers_again(self) -> bool:
         glance = self.timeout * _GLANCE
-        # Where the kernel sends one request after another, each of them would wait for a look of its own.
-        if time.monotonic() < self._glanced + glance:
-            return False
+        # Where the kernel sends one request after another, each of them would wait for a look of its own: that of most
+        # is shorter.
+        is_first = time.monotonic() > self._glanced + glance
+        if not is_first:
+            glance /= _SHORTER
         # A cluster may have one node that hangs, and others that have just not been asked.
         with patience.within(2 * glance):
             if self._client is None or not clients.answers(self._client, glance):
-                self._glanced = time.monotonic()
+                if is_first:
+                    self._glanced = time.monotonic()
                 return False
         self._answered = time.monotonic()
         return True
