@@ -96,7 +96,11 @@ def _is_of(process: int, thread: int) -> bool:
 
 
 def _closes(thread: int) -> bool:
-    if threads.is_exiting(thread):
-        return True
-    calls = _CLOSING.get(platform.machine())
-    return calls is None or threads.system_call(thread)[0] in calls
+    try:
+        if threads.is_exiting(thread):
+            return True
+        calls = _CLOSING.get(platform.machine())
+        return calls is None or threads.system_call(thread)[0] in calls
+    except (FileNotFoundError, ProcessLookupError):
+        # It has ended meanwhile: whoever closes waits for our answer.
+        return False

@@ -4,7 +4,8 @@ import os
 import pwd
 import re
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ from potofs import ChatMessage, open_journal
 from potofs.errors import ConfigError
 from potofs.fuse.permissions import Owner, Owners
 from potofs.mount import owners
-from tests.mounts import Mount, is_mounted, potofs, system_user, wait_until
+from tests.mounts import Mount, is_mounted, potofs, processes_of, system_user, wait_until
 
 MIA, NOAH, STRANGER = 5001, 5002, 5003
 RECORD = 'role: user\ncontent: number {0}\ntimestamp: "2024-01-15T10:30:{0:02d}.000Z"\n---\n'
@@ -172,6 +173,34 @@ def test_sighup_reads_it_again_and_one_with_a_mistake_changes_nothing(mount: Mou
     os.kill(mount.daemon, signal.SIGHUP)
     wait_until(lambda: f"{owner_map}: No such file" in mount.log.read_text(), "the log says what is missing")
     assert enters(NOAH, "mia")()
+
+
+@contextmanager
+def hanging(pipe: Path) -> Iterator[None]:
+    """A pipe, that somebody opens and to which nothing is written as long as it lasts."""
+    writers: list[int] = []
+
+    def has_reader() -> bool:
+        with suppress(OSError):
+            writers.append(os.open(pipe, os.O_WRONLY | os.O_NONBLOCK))
+        return bool(writers)
+
+    wait_until(has_reader, f"{pipe} is read")
+    try:
+        yield
+    finally:
+        os.close(*writers)
+
+
+def test_a_reload_that_hangs_keeps_nobody_from_ending_the_mount(mount: Mount, owner_map: Path) -> None:
+    owner_map.unlink()
+    os.mkfifo(owner_map)
+    os.kill(mount.daemon, signal.SIGHUP)
+    with hanging(owner_map):
+        assert os.listdir(mount.path) == ["config", "system", "users"]
+        os.kill(mount.daemon, signal.SIGTERM)
+        wait_until(lambda: not processes_of(mount.path), "the daemon has ended")
+        assert not is_mounted(mount.path)
 
 
 def test_names_and_numbers_stand_for_system_users(tmp_path: Path) -> None:

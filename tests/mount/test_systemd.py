@@ -218,6 +218,14 @@ def test_the_unit_does_what_it_says(root: Path, place: Path, tmp_path: Path) -> 
     assert not is_mounted(place)
 
 
+def test_the_unit_waits_for_what_the_journal_may_lie_on_and_ends_before_that_goes() -> None:
+    """systemd.special(7): file systems on a network are mounted before remote-fs.target, and after remote-fs-pre."""
+    after = unit_lines("Unit")["After"].split()
+    assert {"remote-fs.target", "network-online.target", "redis-server.service"} <= set(after)
+    # Ordered so, it would be started while they are still being mounted.
+    assert "remote-fs-pre.target" not in after
+
+
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd is not installed here")
 def test_systemd_finds_nothing_wrong_with_the_unit(tmp_path: Path) -> None:
     text = UNIT.read_text()
