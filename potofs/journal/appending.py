@@ -114,16 +114,17 @@ class Appender:
             kind = MessageTooLarge if self._skips_too_large else InvalidMessage
             raise kind("this belongs to a record that was refused: go on after the next --- line")
         self._refused_last = b""
+        looked_at = self._searched, self._checked
         try:
             batch, rest = self._divided(self._waiting + data)
             if batch or self._doubts.come_first(rest):
                 self._commit_and_settle(batch, wait)
         except WouldBlock:
-            self._stamps.forget()
+            self._untry(looked_at)
             raise
         except (PotofsError, OSError) as error:
             if not wait and not stream.says_nothing(self._waiting):
-                self._stamps.forget()
+                self._untry(looked_at)
                 raise WouldBlock("setting aside what was waiting waits for the disk") from None
             if leaves_doubt(error):
                 # Not now: it may be stored, as the next try will show; or whoever writes would wait for a second
@@ -142,6 +143,11 @@ class Appender:
         self._wait_for(rest)
         self._whole = whole
         self._taken = len(data)
+
+    def _untry(self, looked_at: tuple[int, int]) -> None:
+        """What was written is given again, and looked at as if it had not been."""
+        self._searched, self._checked = looked_at
+        self._stamps.forget()
 
     def missed(self, data: bytes) -> None:
         """Notes a write that failed before it came here: as if it had been refused, so that there is no hole."""
