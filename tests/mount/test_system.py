@@ -109,6 +109,8 @@ def test_the_log_of_clean_ups_is_followed(root: Path, mount_at: Callable[..., Mo
 
 def test_what_is_asked_and_appended_is_counted(mount: Mount) -> None:
     mount.expect_warning("user 'mia': ")
+    # Somebody who looks at all mounts may have had the figures made a moment ago.
+    wait_until(lambda: metric(mount, "potofs_requests_total", operation="write") > 0, "what was said is counted")
     before = metric(mount, "potofs_requests_total", operation="write")
     with mount.current("mia").open("ab", buffering=0) as file:
         file.write(RECORD.replace("10:30:00", "10:30:01").encode())
