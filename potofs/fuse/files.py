@@ -16,9 +16,9 @@ import trio
 
 from potofs.backends.base import Reader
 from potofs.backends.insisting import insisting
-from potofs.errors import DeadlineExceeded, InvalidMessage, NotFound, NotPermitted, PotofsError, WouldBlock
+from potofs.errors import InvalidMessage, NotFound, NotPermitted, PotofsError
 from potofs.fuse.closing import Closed, Opener
-from potofs.fuse.workers import Workers
+from potofs.fuse.workers import NotBegun, Workers
 from potofs.journal.appending import Appender
 from potofs.tree.attributes import Attributes
 from potofs.tree.drafts import Draft
@@ -130,22 +130,7 @@ class ConversationFile(OpenFile):
         if self._appender is None:
             raise OSError(errno.EBADF, "opened for reading only")
         self._is_killed = False
-        appender, has_come = self._appender, False
-
-        def write(*, wait: bool) -> None:
-            nonlocal has_come
-            has_come = True
-            try:
-                appender.write(data, wait=wait)
-            except WouldBlock:
-                has_come = False
-                raise
-
-        def missed() -> None:
-            if not has_come:
-                appender.missed(data)
-
-        await self._append(write, len(data), missed)
+        await self._append(functools.partial(self._appender.write, data), data)
 
     async def flush(self) -> None:
         if self._appender is None:
@@ -235,22 +220,21 @@ class ConversationFile(OpenFile):
     async def _ask(self, question: Callable[[], Result]) -> Result:
         return await self._workers.ask_about(self.node, self._tree.blocks, question)
 
-    async def _append(
-        self, append: Callable[..., None], size: int = 0, missed: Callable[[], None] = lambda: None
-    ) -> None:
-        """Appends in turn; `size` is how many bytes come in, and `missed` is told that it may not have come to it."""
+    async def _append(self, append: Callable[..., None], data: bytes = b"") -> None:
+        """Appends in turn; `data` is what comes in."""
         assert self._appender is not None
         async with self._turn:
             # Much takes long to look at, which everybody else would wait for.
-            blocks = self._tree.append_blocks or size + self._appender.waiting > _QUICKLY_LOOKED_AT
+            blocks = self._tree.append_blocks or len(data) + self._appender.waiting > _QUICKLY_LOOKED_AT
             try:
                 await self._workers.run_soon(self.node.user, blocks, lambda may_wait: append(wait=may_wait))
             except InvalidMessage as error:
                 # Whoever wrote it sees a number only; the reason is here.
                 log.warning("%s: %s", self.node, error)
                 raise
-            except DeadlineExceeded:
-                missed()
+            except NotBegun:
+                if data:
+                    self._appender.missed(data)
                 raise
             finally:
                 self._is_dirty = True

@@ -12,7 +12,7 @@ from potofs.backends.base import Reader
 from potofs.errors import NotFound, Stale, WouldBlock
 from potofs.fuse.handles import Handles
 from potofs.fuse.inodes import Inodes
-from potofs.tree.attributes import Attributes, Entry
+from potofs.tree.attributes import Attributes
 from potofs.tree.nodes import Kind, Node
 from potofs.tree.tree import Tree
 
@@ -48,7 +48,7 @@ class Finder:
             return opened
         if is_unwritten:
             return self._tree.unwritten(node)
-        moved = self._relocated(inode, node, wait)
+        moved = self._tree.relocated(node, inode)
         self._inodes.moved(inode, moved.node)
         return moved.attributes
 
@@ -71,7 +71,9 @@ class Finder:
             reader.close()
         if appends:
             raise Stale(f"{node} is another one now")
-        return self._wherever_it_is(inode, node, wait)
+        if not wait:
+            raise WouldBlock(f"{node} has moved")
+        return self._wherever_it_is(inode, node)
 
     def to_append_to(self, inode: int, node: Node, flags: int, sought_as: Kind | None) -> Node:
         """What an append to a looked-up file goes to, whatever was archived since; raises Stale.
@@ -89,21 +91,16 @@ class Finder:
             self.refuse_stale(inode, node)
         return node
 
-    def _wherever_it_is(self, inode: int, node: Node, wait: bool) -> Reader:
+    def _wherever_it_is(self, inode: int, node: Node) -> Reader:
         for attempt in range(_TRIES):
             # It may go from one name to another between any two looks.
             with suppress(NotFound, *([Stale] if attempt < _TRIES - 1 else [])):
-                moved = self._relocated(inode, node, wait).node
+                moved = self._tree.relocated(node, inode).node
                 reader = self._tree.open(moved)
                 if self._is(reader, inode, moved):
                     return reader
                 reader.close()
         raise Stale(f"{node} moves about")
-
-    def _relocated(self, inode: int, node: Node, wait: bool) -> Entry:
-        if not wait:
-            raise WouldBlock(f"{node} has to be looked for")
-        return self._tree.relocated(node, inode)
 
     @staticmethod
     def _is(reader: Reader, inode: int, node: Node) -> bool:

@@ -3,6 +3,7 @@
 Nobody waits for it any more. It ends with the daemon, as whatever waits does.
 """
 
+from collections import deque
 from collections.abc import Sequence
 
 import trio
@@ -22,16 +23,14 @@ class Leftovers:
 
     def __init__(self, workers: Workers) -> None:
         self._workers = workers
-        self._files: list[OpenFile] = []
-
-    def __len__(self) -> int:
-        return len(self._files)
+        # What was tried longest ago comes first.
+        self._files: deque[OpenFile] = deque()
 
     async def add(self, file: OpenFile) -> None:
         """Takes one; the one that was tried longest ago is given up if there are too many."""
         self._files.append(file)
         if len(self._files) > MOST:
-            await self._workers.run_behind(self._files.pop(0).abandon)
+            await self._workers.run_behind(self._files.popleft().abandon)
 
     def files(self) -> Sequence[OpenFile]:
         """All of them, at the end."""
@@ -41,14 +40,12 @@ class Leftovers:
         """Gives them again, for as long as it runs."""
         while True:
             await trio.sleep(_PAUSE)
-            for file in self.files():
-                if file not in self._files:
-                    continue
-                is_settled = await self._workers.run_behind(insisting()(file.settle))
-                if file in self._files:
-                    self._files.remove(file)
+            is_settled = True
+            # If one cannot be, the others will hardly do better, and one of them is the first next time.
+            while self._files and is_settled:
+                file, is_settled = self._files.popleft(), False
+                try:
+                    is_settled = await self._workers.run_behind(insisting()(file.settle))
+                finally:
                     if not is_settled:
                         self._files.append(file)
-                if not is_settled:
-                    # The others will hardly do better, and one of them is the first next time.
-                    break

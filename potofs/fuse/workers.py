@@ -19,6 +19,11 @@ from potofs.tree.nodes import Node
 
 Result = TypeVar("Result")
 
+
+class NotBegun(DeadlineExceeded):
+    """What was to be done was not begun: others had all threads."""
+
+
 # Threads for all requests of users, and for those of one user.
 _THREADS = 64
 _THREADS_OF_USER = 6
@@ -44,7 +49,7 @@ class Workers:
         self._of_users: WeakValueDictionary[str, trio.CapacityLimiter] = WeakValueDictionary()
 
     async def run(self, user: str, function: Callable[[], Result]) -> Result:
-        """Runs a function in a worker thread on behalf of a user; raises what it raises, and DeadlineExceeded."""
+        """Runs a function in a worker thread on behalf of a user; raises what it raises, and NotBegun."""
         limiter = self._of_users.get(user)
         if limiter is None:
             limiter = self._of_users[user] = trio.CapacityLimiter(_THREADS_OF_USER)
@@ -53,7 +58,7 @@ class Workers:
                 # From here on it takes as long as it takes.
                 waiting.deadline = math.inf
                 return await trio.to_thread.run_sync(function, limiter=self._taken)
-        raise DeadlineExceeded(
+        raise NotBegun(
             f"user {user!r}: other requests have taken all threads for {self._patience:g} s; nothing was changed"
         )
 

@@ -36,14 +36,19 @@ def say(handler: logging.Handler, text: str, *arguments: object) -> None:
     handler.handle(logging.LogRecord("potofs", logging.INFO, "", 0, text, arguments, None))
 
 
+def say_too_much(handler: logging.Handler, stuck: Stuck) -> None:
+    """A hundred lines while the first is being written, which is free to go on then."""
+    say(handler, "line %d", 0)
+    stuck.is_writing.wait()
+    for number in range(1, 100):
+        say(handler, "line %d", number)
+    stuck.is_free.set()
+
+
 def test_what_cannot_be_written_is_waited_for_by_nobody_and_counted() -> None:
     stuck = Stuck()
     with logs.written_aside(stuck, waiting=10) as handler:
-        say(handler, "line %d", 0)
-        stuck.is_writing.wait()
-        for number in range(1, 100):
-            say(handler, "line %d", number)
-        stuck.is_free.set()
+        say_too_much(handler, stuck)
         wait_until(lambda: len(stuck.lines) == 11, "the lines that waited are written")
         say(handler, "more")
     assert stuck.lines[:11] == [f"line {number}" for number in range(11)]
@@ -54,11 +59,7 @@ def test_what_cannot_be_written_is_waited_for_by_nobody_and_counted() -> None:
 def test_what_is_left_is_written_in_the_end_and_what_was_left_out_is_said() -> None:
     stuck = Stuck()
     with logs.written_aside(stuck, waiting=10) as handler:
-        say(handler, "line %d", 0)
-        stuck.is_writing.wait()
-        for number in range(1, 100):
-            say(handler, "line %d", number)
-        stuck.is_free.set()
+        say_too_much(handler, stuck)
         wait_until(lambda: len(stuck.lines) > 1, "there is room for one more")
     assert stuck.lines[:11] == [f"line {number}" for number in range(11)]
     assert re.fullmatch(r"89 lines are missing here: .*", stuck.lines[11])
