@@ -234,6 +234,11 @@ class Operations(pyfuse3.Operations):
             raise Stale(f"{node} was another user's a moment ago")
         writes = flags & os.O_ACCMODE != os.O_RDONLY
         if node.kind is Kind.SCRATCH or (flags & os.O_TRUNC) or (writes and not flags & os.O_APPEND):
+            if node.kind in {Kind.CURRENT, Kind.ARCHIVE} and sought_as is not node.kind and ctx.pid:
+                # By a name that the kernel remembers, and that may be nobody's by now. Once only: whoever opens it by
+                # /proc/self/fd looks nothing up.
+                self._inodes.looked_up(ctx.pid, inode, node)
+                raise Stale(f"{node} may have been called otherwise")
             return await self._opened_to_write(inode, node, flags)
         reader = appender = opener = None
         if writes:

@@ -260,6 +260,30 @@ def test_what_is_restored_here_and_archived_elsewhere_is_the_running_conversatio
         place.archive(f"and {number}")
 
 
+def test_a_copy_of_an_archive_that_was_restored_elsewhere_is_an_archive_again(place: Place) -> None:
+    refund = _restored_elsewhere(place)
+    refund.write_bytes(said(0, 3))
+    assert refund.read_bytes() == said(0, 3)
+    assert place.current.read_bytes() == said(0, 2)
+
+
+def test_what_goes_on_with_an_archive_that_was_restored_elsewhere_finds_none(place: Place) -> None:
+    refund = _restored_elsewhere(place)
+    with pytest.raises(FileNotFoundError):
+        os.open(refund, os.O_WRONLY)
+    assert place.current.read_bytes() == said(0, 2)
+
+
+def _restored_elsewhere(place: Place) -> Path:
+    """An archive that is the running conversation again, while the kernel remembers its name as that of an archive."""
+    refund = place.archived / "refund.yaml"
+    refund.write_bytes(said(0, 2))
+    assert refund.stat().st_size == len(said(0, 2))
+    place.restore("refund")
+    assert place.current.read_bytes() == said(0, 2)
+    return refund
+
+
 @pytest.mark.parametrize("pair", [(on_files, Library)], indirect=True)
 def test_whoever_has_an_archive_open_reads_no_byte_that_nobody_wrote_while_it_is_gone_on_with(place: Place) -> None:
     """What the kernel keeps in pages of memory it would show with zeros behind it, for a moment, once told of more."""
