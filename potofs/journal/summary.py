@@ -1,24 +1,28 @@
 """The figures of a user that are derived from what was said: counts, times, tokens.
 
-Reckoned once for each conversation and remembered; a running one is caught up from where it was.
+Reckoned once for each conversation and remembered; a running one is caught up from where it was. Of a user's archives,
+which may be any number, only the sum is remembered, and what tells them from others.
 """
 
-import itertools
 import threading
+from array import array
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
+from contextlib import suppress
 from typing import NamedTuple
 
 import msgspec
 
 from potofs import times
-from potofs.backends.base import PIECE, RECORD_END, Backend, Reader, up_to_error, whole_records
+from potofs.backends.base import PIECE, RECORD_END, Backend, Reader, Stat, up_to_error, whole_records
 from potofs.errors import NotFound
 from potofs.journal.message import ChatMessage
 from potofs.journal.reading import messages
 
-# Conversations remembered, those asked for last (some 200 bytes each).
+# Conversations remembered, those asked for last (some 700 bytes each), archives only if they are asked for alone.
 _CONVERSATIONS = 1 << 16
+# Users of whose archives something is remembered (some 500 bytes each, and 8 for each archive).
+_USERS = 1 << 14
 # How much of the bytes accounted for has to be where it was; a conversation's number may come again, with other bytes.
 _SEEN = 256
 # Figures are exact below this; what is larger counts nothing.
@@ -31,6 +35,15 @@ class _Known(NamedTuple):
     #: Bytes accounted for (a record ends there), and the last of them.
     covered: int
     seen: bytes
+    summary: "Summary"
+
+
+class _Archives(NamedTuple):
+    """What is remembered of a user's archives."""
+
+    #: A hash of each, of what an archive's state is told from another by: id, size, time of last append.
+    states: "array[int]"
+    #: Over all of them.
     summary: "Summary"
 
 
@@ -93,7 +106,12 @@ def _number(value: object) -> int | float | None:
     return value if abs(value) < _LARGEST else None
 
 
+def _state(stat: Stat) -> int:
+    return hash((stat.id, stat.size, stat.mtime_ns))
+
+
 _NOTHING = _Known(0, b"", Summary())
+_NO_ARCHIVES = _Archives(array("q"), Summary())
 
 
 class Summaries:
@@ -104,31 +122,48 @@ class Summaries:
         self._guard = threading.Lock()
         # By conversation's number.
         self._known: OrderedDict[int, _Known] = OrderedDict()
+        # By user.
+        self._archives: OrderedDict[str, _Archives] = OrderedDict()
 
     def of_user(self, user: str) -> Summary:
         """The figures over the running conversation and all archives of a user."""
-        total = Summary()
-        counted = set()
-        # The running one first: archived meanwhile, it is known by its number; the other way round it might be missed.
-        for archive in itertools.chain([None], self._archives(user)):
-            try:
-                with self._backend.open(user, archive) as reader:
-                    if (conversation := reader.stat().id) not in counted:
-                        counted.add(conversation)
-                        total += self._of_conversation(reader)
-            except NotFound:
-                continue
-        return total
+        running, summary = None, Summary()
+        # First: archived meanwhile, it is known by its number; the other way round it might be missed.
+        with suppress(NotFound), self._backend.open(user) as reader:
+            running, summary = reader.stat().id, self._of_conversation(reader)
+        return summary + self._of_archives(user, running)
+
+    def _of_archives(self, user: str, running: int | None) -> Summary:
+        """The figures over a user's archives, but for one that was the `running` conversation just now."""
+        there = {_state(one.stat): one.name for one in self._backend.archives(user) if one.stat.id != running}
+        remembered, summary = self._archives.get(user, _NO_ARCHIVES)
+        states = set(remembered)
+        if not states <= there.keys():
+            # What one that is gone had in the sum nobody knows any more.
+            states, summary = set(), Summary()
+        try:
+            for new in there.keys() - states:
+                with suppress(NotFound), self._backend.open(user, there[new]) as reader:
+                    # It may be another one that is called so by now.
+                    state, conversation = _state(reader.stat()), reader.stat().id
+                    if state not in states and conversation != running:
+                        summary += self._of_conversation(reader, is_kept=False)
+                        states.add(state)
+        finally:
+            # Also of those that were read before one that could not be.
+            with self._guard:
+                self._archives[user] = _Archives(array("q", states), summary)
+                self._archives.move_to_end(user)
+                if len(self._archives) > _USERS:
+                    self._archives.popitem(last=False)
+        return summary
 
     def of_conversation(self, user: str, archive: str | None) -> Summary:
         """The figures over one conversation; raises NotFound."""
         with self._backend.open(user, archive) as reader:
             return self._of_conversation(reader)
 
-    def _archives(self, user: str) -> Iterator[str]:
-        yield from (archive.name for archive in self._backend.archives(user))
-
-    def _of_conversation(self, reader: Reader) -> Summary:
+    def _of_conversation(self, reader: Reader, *, is_kept: bool = True) -> Summary:
         conversation, size, *_ = reader.stat()
         known = self._known.get(conversation, _NOTHING)
         start = known.covered - len(known.seen)
@@ -149,8 +184,9 @@ class Summaries:
             # There are some behind the last piece only.
             behind = sum(map(of_message, messages(piece[whole:])), Summary())
         with self._guard:
-            self._known[conversation] = known
-            self._known.move_to_end(conversation)
+            self._known.pop(conversation, None)
+            if is_kept:
+                self._known[conversation] = known
             if len(self._known) > _CONVERSATIONS:
                 self._known.popitem(last=False)
         return known.summary + behind
