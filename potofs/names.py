@@ -27,8 +27,8 @@ _ESCAPED = re.compile("[/%\x00-\x1f\x7f-\x9f]|^\\.")
 _ESCAPES = re.compile("(?:%[0-9A-Fa-f]{2})+")
 
 
-# A change of a user spells the name many times.
-@lru_cache(maxsize=1 << 13)
+# A change of a user spells the name many times. (Some 300 bytes each.)
+@lru_cache(maxsize=1 << 10)
 def encode(text: str, *, limit: int = NAME_MAX) -> str:
     """The file name of a user id or an archive name.
 
