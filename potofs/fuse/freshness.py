@@ -1,9 +1,12 @@
-"""Has the kernel forget what others have changed, where the backend tells of it.
+"""Has the kernel forget what others have changed, where the backend tells of it, and what it need not remember.
 
 The kernel may remember names and attributes of directories and archives for a second (`operations`). A notice cuts that
 short. It is passed on in a thread of its own: the kernel may hold it up until a request is answered that is at work in
 the same directory, which trio's thread has to go on answering. What is to be passed on meanwhile is kept once, however
 often it changes, and if that becomes too much, the kernel is to forget everything.
+
+What it need not remember are names of files that nobody has asked for lately, where there are too many (`inodes`).
+Never those of directories: a process that is in one would not be told any more where it is.
 """
 
 import os
@@ -19,6 +22,7 @@ from potofs.backends.base import Notice
 from potofs.fuse.inodes import Inodes
 from potofs.tree.attributes import virtual_inode
 from potofs.tree.changed import Outdated, outdated, outdated_of
+from potofs.tree.nodes import Node
 from potofs.tree.tree import Tree
 
 #: How long the kernel may remember directories and archives, names and attributes (seconds).
@@ -26,6 +30,8 @@ REMEMBERED = 1.0
 
 # More than so many outdated entries are everything.
 _MANY = 1024
+# So many of what the kernel need not remember are told at once.
+_FEW = 64
 # How long to wait for the kernel when it is over (seconds).
 _PATIENCE = 5.0
 
@@ -39,6 +45,7 @@ class Freshness:
         # In the order in which they came.
         self._outdated: dict[Outdated, None] = {}
         self._is_everything = False
+        self._needless: list[Node] = []
         self._over = threading.Event()
         self._thread: threading.Thread | None = None
         self._unwatch: Callable[[], None] = lambda: None
@@ -68,20 +75,37 @@ class Freshness:
                 self._is_everything = len(self._outdated) > _MANY
             if self._is_everything:
                 self._outdated.clear()
-            if self._thread is None:
-                # Only where there is something to tell: most backends never do.
-                self._thread = threading.Thread(target=self._run, name="potofs-freshness", daemon=True)
-                self._thread.start()
-            self._changed.notify()
+            self._go_on()
+
+    def let_go(self, files: list[Node]) -> None:
+        """Takes files that the kernel need not remember; those of before that it was not told yet are dropped."""
+        with self._changed:
+            if not self._over.is_set():
+                self._needless = files
+                self._go_on()
+
+    def _go_on(self) -> None:
+        if self._thread is None:
+            # Only where there is something to tell: mostly there never is.
+            self._thread = threading.Thread(target=self._run, name="potofs-freshness", daemon=True)
+            self._thread.start()
+        self._changed.notify()
 
     def _run(self) -> None:
         while True:
             with self._changed:
-                self._changed.wait_for(lambda: self._over.is_set() or self._is_everything or self._outdated)
+                self._changed.wait_for(
+                    lambda: self._over.is_set() or self._is_everything or self._outdated or self._needless
+                )
                 if self._over.is_set():
                     return
-                what = self._everything() if self._is_everything else iter(self._outdated)
-                self._outdated, self._is_everything = {}, False
+                if self._is_everything or self._outdated:
+                    what = self._everything() if self._is_everything else iter(self._outdated)
+                    self._outdated, self._is_everything = {}, False
+                else:
+                    # Few at a time, for what has changed comes first.
+                    what = filter(None, map(outdated_of, self._needless[-_FEW:]))
+                    del self._needless[-_FEW:]
             for one in what:
                 if self._over.is_set():
                     return

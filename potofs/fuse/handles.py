@@ -54,6 +54,10 @@ class Handles:
         elif self._directories.pop(number, None) is None:
             raise Stale(f"handle {number} is not open")
 
+    def is_open(self, inode: int) -> bool:
+        """Whether anybody has a file open by this number."""
+        return inode in self._of_inodes
+
     def attributes(self, inode: int) -> Attributes | None:
         """What is known of a number by somebody who has it open; may be asked for in any thread."""
         for file in self._opened_by(inode):

@@ -1,6 +1,7 @@
 """Which entry an inode number stands for, as long as the kernel remembers the number.
 
-That may be for every entry that there is, and is the kernel's to say: so little is kept of each.
+That is the kernel's to say: until it needs the room itself it may remember every entry that it was ever told of. So
+little is kept of each, and of what comes without end, archives, it is told in time to forget all but a few.
 """
 
 import time
@@ -16,6 +17,11 @@ from potofs.tree.nodes import Kind, Node
 _ON_ITS_WAY = 2.0
 # Processes of which it is known what they looked up last.
 _PROCESSES = 4096
+#: Archives, and files in rejected/, that the kernel may remember however long ago it was told of them.
+MANY = 1024
+# It is told to forget none that it was told of so lately (seconds). Later than `freshness.REMEMBERED` it asks anyway
+# whoever it is that a name stands for, so it costs nobody anything that it has forgotten.
+_LATELY = 3.0
 
 
 class Inodes:
@@ -31,6 +37,11 @@ class Inodes:
         self._told_as_archive: dict[int, float] = {}
         # When a number was given to another user's conversation while the kernel remembered it (seconds, monotonic).
         self._changed_hands: dict[int, float] = {}
+        # The numbers of archives and of files in rejected/: those that the kernel was told of lately, and the others;
+        # and until when the former are kept apart (seconds, monotonic).
+        self._lately: set[int] = set()
+        self._before: set[int] = set()
+        self._lately_until = 0.0
         # The conversation that a process has looked up last, as long as it has looked up nothing else, and as which.
         self._sought: OrderedDict[int, tuple[int, Kind]] = OrderedDict()
 
@@ -54,6 +65,7 @@ class Inodes:
             if before.user != node.user:
                 _note(self._changed_hands, inode)
         self._nodes[inode] = node
+        self._sort(inode, node)
         if node.kind is Kind.CURRENT:
             _note(self._told_as_current, inode)
         elif inode in self._told_as_current:
@@ -63,12 +75,26 @@ class Inodes:
         """A conversation has another name now."""
         if inode in self._nodes:
             self._nodes[inode] = node
+            self._sort(inode, node)
 
     def renamed(self, inode: int, node: Node) -> None:
         """The same, through this mount, which is how the kernel learns of it."""
         self.moved(inode, node)
         if node.kind is Kind.CURRENT and inode in self._nodes:
             _note(self._told_as_current, inode)
+
+    def to_let_go(self) -> list[tuple[int, Node]]:
+        """If there are too many archives and files in rejected/, those that the kernel was not told of lately.
+
+        On trio's thread. What it goes on remembering, for it is in use, is given again after a while.
+        """
+        if len(self._lately) + len(self._before) <= MANY or time.monotonic() < self._lately_until:
+            return []
+        self._lately_until = time.monotonic() + _LATELY
+        found = [(inode, self._nodes[inode]) for inode in self._before]
+        lately, self._lately = self._lately, set()
+        self._before |= lately
+        return found
 
     def looked_up(self, process: int, inode: int, node: Node) -> None:
         """A process (or thread) has looked an entry up: what it does next is about that, if it is a conversation."""
@@ -106,9 +132,19 @@ class Inodes:
             self._told_again[inode] = again
         elif again < 0 and inode != ROOT_INODE:
             self._nodes.pop(inode, None)
+            self._lately.discard(inode)
+            self._before.discard(inode)
             self._told_as_current.pop(inode, None)
             self._told_as_archive.pop(inode, None)
             self._changed_hands.pop(inode, None)
+
+    def _sort(self, inode: int, node: Node) -> None:
+        """Notes of what is without end that the kernel knows it, and since when."""
+        self._before.discard(inode)
+        if node.kind is Kind.ARCHIVE or node.kind is Kind.REJECTED_FILE:
+            self._lately.add(inode)
+        else:
+            self._lately.discard(inode)
 
     def __len__(self) -> int:
         """How many numbers the kernel remembers, the root among them."""

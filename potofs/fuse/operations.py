@@ -100,6 +100,7 @@ class Operations(pyfuse3.Operations):
             and await self._workers.run(node.user, lambda: self._is_making(ctx.pid, name, node))
         ):
             raise NotFound(f"{node} is about to be made")
+        self._let_go()
         return self._told(entry)
 
     async def forget(self, inode_list: Sequence[tuple[InodeT, int]]) -> None:
@@ -164,6 +165,7 @@ class Operations(pyfuse3.Operations):
     @answered
     async def readdir(self, fh: FileHandleT, start_id: int, token: pyfuse3.ReaddirToken) -> None:
         handle = self._handles.directory(fh)
+        self._let_go()
         place = start_id
         is_empty = True
         async with handle.turn:
@@ -394,6 +396,13 @@ class Operations(pyfuse3.Operations):
                 list(threads.map(end, [*self._handles.files(), *self.leftovers.files()]))
         finally:
             self._tree.close()
+
+    def _let_go(self) -> None:
+        """Has the kernel forget archives that it was not asked for lately, if it remembers too many."""
+        idle = self._inodes.to_let_go()
+        if idle:
+            # What is open it does not forget anyway, and it would be shown as deleted in /proc.
+            self.freshness.let_go([node for inode, node in idle if not self._handles.is_open(inode)])
 
     async def _ask(self, node: Node, question: Callable[[], Result]) -> Result:
         """Asks the tree something about a node: here where that is quick, else in a worker thread."""

@@ -3,7 +3,7 @@
 import pytest
 
 from potofs.errors import Stale
-from potofs.fuse.inodes import Inodes
+from potofs.fuse.inodes import MANY, Inodes
 from potofs.tree.attributes import ROOT_INODE
 from potofs.tree.nodes import ROOT, Kind, Node
 
@@ -83,3 +83,41 @@ def test_as_what_a_process_has_looked_a_conversation_up_is_known_until_it_looks_
     # 0 are all those of other pid namespaces.
     inodes.looked_up(0, 7, archive)
     assert inodes.sought_as(0, 7) is None
+
+
+def test_archives_that_are_too_many_are_let_go_but_for_those_that_the_kernel_was_told_of_lately(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now = 1000.0
+    monkeypatch.setattr("potofs.fuse.inodes.time.monotonic", lambda: now)
+    inodes = Inodes()
+
+    def tell(numbers: range) -> None:
+        for number in numbers:
+            inodes.remember(number, Node(Kind.ARCHIVE, "mia", f"{number}"))
+
+    def let_go() -> set[int]:
+        return {inode for inode, _ in inodes.to_let_go()}
+
+    # Directories, and what there is one of for each user, are as many as there are users.
+    for number in range(10_000, 15_000):
+        inodes.remember(number, Node(Kind.CURRENT, f"user {number}"))
+    tell(range(100, 100 + MANY))
+    for _ in range(3):
+        now += 60
+        assert let_go() == set(), "they are not too many"
+    tell(range(5000, 5001))
+    assert let_go() == set(), "nobody knows how long ago they were told"
+    now += 60
+    assert let_go() == {*range(100, 100 + MANY), 5000}
+    # It is told of one again, one is running again, and one is forgotten.
+    tell(range(100, 101))
+    inodes.moved(101, MIA)
+    inodes.forget(102, 1)
+    assert let_go() == set(), "that was a moment ago"
+    tell(range(6000, 6010))
+    now += 60
+    assert let_go() == {*range(103, 100 + MANY), 5000}
+    # Those that the kernel has not forgotten are given again.
+    now += 60
+    assert let_go() == {100, *range(103, 100 + MANY), 5000, *range(6000, 6010)}
