@@ -7,7 +7,7 @@ from potofs.cli.options import ENVIRONMENT_VARIABLE
 from potofs.config import Where
 from potofs.errors import DeadlineExceeded, PotofsError, reason
 from potofs.journal.journal import open_journal
-from potofs.mount import logs, mountpoints, owners, running, starting
+from potofs.mount import logs, memory, mountpoints, owners, running, starting
 from potofs.mount.mountpoints import MountError
 from potofs.mount.options import MountOptions, check_allowed
 
@@ -44,6 +44,8 @@ def serve(
     """Serves the mount until it ends; raises PotofsError, OSError."""
     from potofs.mount import daemon
 
+    # Before there is any thread, as the one that writes the log is.
+    memory.share()
     ready, failed = starting.tell(ready_fd)
     try:
         path = _checked(mountpoint, where, options)

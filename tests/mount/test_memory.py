@@ -1,8 +1,10 @@
-"""What a daemon takes of the machine's memory does not grow with the archives that there are."""
+"""What a daemon takes of the machine's memory does not grow with the archives that there are, nor with its threads."""
 
 import os
 import subprocess
+import threading
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -15,6 +17,8 @@ from tests.mounts import Mount, wait_until
 
 ARCHIVES = 3 * MANY
 RECORD = b"role: user\ncontent: Hello\ntimestamp: 2024-01-15T10:30:00.000Z\n---\n"
+#: The address space that glibc sets aside for the heap of a thread, and where it begins (bytes).
+HEAP = 1 << 26
 
 
 def remembered(mount: Mount) -> float:
@@ -27,6 +31,16 @@ def seen(folder: Path) -> dict[str, tuple[int, int]]:
     """Every archive's number and size."""
     with os.scandir(folder) as entries:
         return {entry.name: (entry.stat().st_ino, entry.stat().st_size) for entry in entries}
+
+
+def heaps(process: int) -> int:
+    """How many heaps of threads a process has, beside its own."""
+    found = 0
+    mappings = [line.split()[0] for line in Path(f"/proc/{process}/maps").read_text().splitlines()]
+    ranges = [tuple(int(end, 16) for end in mapping.split("-")) for mapping in mappings]
+    for (start, used), (rest, end) in pairwise(ranges):
+        found += start % HEAP == 0 and used == rest and end == start + HEAP
+    return found
 
 
 @pytest.mark.parametrize("backend", ["filesystem", "redis"])
@@ -63,3 +77,20 @@ def test_the_kernel_forgets_archives_that_nobody_looks_at_and_nobody_notices(
         os.close(held)
         sleeper.kill()
         sleeper.wait()
+
+
+def test_threads_have_no_heaps_of_their_own(mount_at: Callable[..., Mount], tmp_path: Path) -> None:
+    mount = mount_at(f"file://{tmp_path}/journal?fsync=always")
+
+    def append(user: str) -> None:
+        (mount.users / user).mkdir()
+        with mount.current(user).open("ab", buffering=0) as file:
+            file.write(RECORD)
+
+    threads = [threading.Thread(target=append, args=(f"user {number}",)) for number in range(16)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(list(Path(f"/proc/{mount.daemon}/task").iterdir())) > 1
+    assert heaps(mount.daemon) == 0
