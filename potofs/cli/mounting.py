@@ -45,7 +45,7 @@ def serve(
     from potofs.mount import daemon
 
     # Before there is any thread, as the one that writes the log is.
-    memory.share()
+    memory.settle()
     ready, failed = starting.tell(ready_fd)
     try:
         path = _checked(mountpoint, where, options)
