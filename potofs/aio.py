@@ -311,6 +311,10 @@ class AsyncAppender:
         return self._appender.waiting
 
     @property
+    def held(self) -> int:
+        return self._appender.held
+
+    @property
     def is_unsettled(self) -> bool:
         return self._appender.is_unsettled
 

@@ -37,7 +37,7 @@ KEPT_TO = {
     "pytest": {"testing"},
 }
 #: What may be known of backends above them: what one is, and how it is opened.
-ABSTRACT = {"potofs.backends.base", "potofs.backends.insisting", "potofs.backends.registry"}
+ABSTRACT = {"potofs.backends.base", "potofs.backends.waiting", "potofs.backends.registry"}
 
 MODULES = sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py")
 

@@ -5,9 +5,15 @@ several programs has it flushed by each of them as it ends, in the middle of the
 at: it waits for our answer in a call that closes, or does something else.
 """
 
+import functools
 import platform
+from collections import Counter
+from collections.abc import Awaitable, Callable
 from enum import Enum
-from typing import Final
+from typing import Final, NamedTuple
+from weakref import WeakValueDictionary
+
+import trio
 
 from potofs.fuse import threads
 
@@ -31,26 +37,68 @@ class Closed(Enum):
     KILLED = "killed"
 
 
-class Openers:
-    """Who has opened which numbers to append to, and has them open still. To be changed by one thread only."""
+class _Process(NamedTuple):
+    """A process that closes something."""
+
+    threads: frozenset[int]
+    #: How many descriptors it has, by the number of what is open to write.
+    open: Counter[int]
+
+
+class _Turn:
+    """The looks at one thread's process: how many were begun and how many have ended, and what the last one found."""
 
     def __init__(self) -> None:
+        self.lock = trio.Lock()
+        self.begun = self.ended = 0
+        self.found: Closed | _Process = Closed.DONE
+
+
+class Openers:
+    """Who has opened which numbers to append to, and has them open still. To be used on trio's thread only.
+
+    `aside` runs in another thread what reads /proc.
+    """
+
+    def __init__(self, aside: Callable[[Callable[[], Closed | _Process]], Awaitable[Closed | _Process]]) -> None:
+        self._aside = aside
         self._threads: dict[int, list[int]] = {}
+        # By thread, as long as somebody waits for a look.
+        self._turns: WeakValueDictionary[int, _Turn] = WeakValueDictionary()
 
     def opened(self, inode: int, thread: int) -> "Opener":
         """A thread opens a number once more; 0 is one that cannot be known."""
         self._threads.setdefault(inode, []).append(thread)
         return Opener(self, inode, thread)
 
-    def by_process(self, inode: int, process: int) -> int:
-        """How often a process has a number open; in any thread."""
-        return sum(_is_of(process, thread) for thread in list(self._threads.get(inode, ())))
+    async def closed(self, inode: int, thread: int) -> Closed:
+        """What it means that a descriptor is closed of what a thread has opened."""
+        found = await self._look(thread)
+        if isinstance(found, Closed):
+            return found
+        # It may have opened it several times, and closes one of these.
+        opened = sum(opener in found.threads for opener in self._threads[inode])
+        return Closed.COPY if found.open[inode] >= opened else Closed.DONE
 
     def released(self, inode: int, thread: int) -> None:
         """One of these has no descriptor any more."""
         self._threads[inode].remove(thread)
         if not self._threads[inode]:
             del self._threads[inode]
+
+    async def _look(self, thread: int) -> Closed | _Process:
+        """One look for all who close at once: a program with many files has many descriptors to look at."""
+        turn = self._turns.get(thread)
+        if turn is None:
+            turn = self._turns[thread] = _Turn()
+        # One that has begun may have been before this close: the next one.
+        ours = turn.begun + 1
+        async with turn.lock:
+            if turn.ended < ours:
+                turn.begun = ours
+                turn.found = await self._aside(functools.partial(_look, thread))
+                turn.ended = ours
+            return turn.found
 
 
 class Opener:
@@ -59,40 +107,33 @@ class Opener:
     def __init__(self, openers: Openers, inode: int, thread: int) -> None:
         self._openers, self._inode, self._thread = openers, inode, thread
 
-    def closed(self) -> Closed:
-        """What it means that one of the file's descriptors is closed; reads /proc, so not for trio's thread.
+    async def closed(self) -> Closed:
+        """What it means that one of the file's descriptors is closed.
 
         `DONE` where nobody can tell: another user's process, another namespace, a kind of machine that is not known.
         """
-        if not self._thread:
-            return Closed.DONE
-        try:
-            process = threads.process(self._thread)
-            if threads.is_killed(process):
-                return Closed.KILLED
-            if not any(map(_closes, threads.threads(process))):
-                return Closed.OPEN
-            # It may have opened it several times, and closes one of these.
-            opened = self._openers.by_process(self._inode, process)
-            return Closed.COPY if threads.descriptors(process, self._inode) >= opened else Closed.DONE
-        except (FileNotFoundError, ProcessLookupError):
-            # It has left the file to others.
-            return Closed.OPEN
-        except (OSError, KeyError):
-            return Closed.DONE
+        return await self._openers.closed(self._inode, self._thread) if self._thread else Closed.DONE
 
     def release(self) -> None:
         """All of the file's descriptors are closed."""
         self._openers.released(self._inode, self._thread)
 
 
-def _is_of(process: int, thread: int) -> bool:
-    if thread == process:
-        return True
+def _look(thread: int) -> Closed | _Process:
+    """The process that a thread belongs to, if it closes something; else, or if nobody can tell, what that means."""
     try:
-        return threads.process(thread) == process
-    except OSError:
-        return False
+        process = threads.process(thread)
+        if threads.is_killed(process):
+            return Closed.KILLED
+        its = threads.threads(process)
+        if not any(map(_closes, its)):
+            return Closed.OPEN
+        return _Process(frozenset(its), threads.descriptors(process))
+    except (FileNotFoundError, ProcessLookupError):
+        # It has left the file to others.
+        return Closed.OPEN
+    except (OSError, KeyError):
+        return Closed.DONE
 
 
 def _closes(thread: int) -> bool:

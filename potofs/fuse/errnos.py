@@ -10,6 +10,7 @@ from typing import Any, Concatenate, Final, ParamSpec, Protocol, TypeGuard, Type
 import pyfuse3
 
 from potofs import errors
+from potofs.fuse import turns
 from potofs.fuse.activity import Activity
 from potofs.fuse.complaints import Complaints
 
@@ -90,6 +91,7 @@ def answered(
     @functools.wraps(handler)
     async def answer(handlers: Handlers, /, *args: Arguments.args, **kwargs: Arguments.kwargs) -> Result:
         begun, number = time.perf_counter(), 0
+        turns.begin(begun)
         try:
             return await handler(handlers, *args, **kwargs)
         except pyfuse3.FUSEError as error:

@@ -15,10 +15,10 @@ from typing import TypeVar
 import trio
 
 from potofs.backends.base import Reader
-from potofs.backends.insisting import insisting
-from potofs.errors import InvalidMessage, NotFound, NotPermitted, PotofsError
+from potofs.errors import InvalidMessage, NotFound, NotPermitted
 from potofs.fuse.closing import Closed, Opener
-from potofs.fuse.workers import NotBegun, Workers
+from potofs.fuse.turns import InTime, NotBegun
+from potofs.fuse.workers import Workers
 from potofs.journal.appending import Appender
 from potofs.tree.attributes import Attributes
 from potofs.tree.drafts import Draft
@@ -67,13 +67,14 @@ class OpenFile(ABC):
         Returns whether that is all; else it is to be told to `settle`, until it has.
         """
 
-    def settle(self) -> bool:
-        """Stores or sets aside what was left, and returns whether it could; in a worker thread."""
-        return True
+    @property
+    def held(self) -> int:
+        """What is to be settled (bytes of memory)."""
+        return 0
 
     @abstractmethod
-    def abandon(self) -> None:
-        """The same for the last time, and when there is no event loop any more."""
+    def settle(self) -> None:
+        """Ends it: stores or sets aside what was left. In any thread; raises what keeps it from that."""
 
 
 class ConversationFile(OpenFile):
@@ -98,10 +99,12 @@ class ConversationFile(OpenFile):
         self._appender = appender
         self._opener = opener
         # Requests that append take their turns: a record is put together from several.
-        self._turn = trio.Lock()
+        self._turn = InTime(trio.Lock(), workers.patience)
+        # What was written meanwhile by those who waited in vain for theirs.
+        self._missed: list[bytes] = []
         # Whether something was appended that `fsync: close` has to make durable.
         self._is_dirty = False
-        self._sync_turn = trio.Lock()
+        self._sync_turn = InTime(trio.Lock(), workers.patience)
         # Whether somebody has begun to read.
         self._is_read = False
 
@@ -147,7 +150,7 @@ class ConversationFile(OpenFile):
             await self._workers.run(self.node.user, lambda: self._tree.sync(self.node))
 
     async def _close(self, appender: Appender, opener: Opener) -> None:
-        closed = await self._workers.run_beside(opener.closed)
+        closed = await opener.closed()
         if closed is Closed.KILLED:
             self._is_killed = True
             return
@@ -156,6 +159,7 @@ class ConversationFile(OpenFile):
             await self._append(appender.flush)
             return
         async with self._turn:
+            self._told()
             try:
                 if appender.waiting > _QUICKLY_LOOKED_AT:
                     await self._workers.run_beside(appender.pause)
@@ -169,42 +173,31 @@ class ConversationFile(OpenFile):
     async def release(self) -> bool:
         if self._opener is not None:
             self._opener.release()
-        try:
-            if self._appender is not None and self._appender.is_unsettled:
-                async with self._turn:
-                    # A message that was in doubt may be stored now. Whoever wrote it may be gone: nobody waits, and
-                    # nobody would try again.
-                    self._is_dirty = True
-                    is_settled = await self._workers.run_behind(insisting()(self.settle))
-                if not is_settled:
-                    log.warning("%s: what was not finished cannot be kept in rejected/ yet", self.node)
-                    return False
-            self.abandon()
-            return True
-        finally:
-            await self._sync_at_close()
-
-    def settle(self) -> bool:
-        if self._appender is None:
-            return True
-        try:
-            if self._is_left and not self._is_killed:
-                # Nobody goes on, and nobody was told anything when it was closed before.
-                with suppress(InvalidMessage):
-                    self._appender.flush()
-            self._appender.close()
-        except (PotofsError, OSError):
+        self._close_reader()
+        if self._appender is not None and (self._appender.is_unsettled or self._missed):
             return False
+        await self._sync_at_close()
         return True
 
-    def abandon(self) -> None:
-        """What was appended and is no message yet is set aside."""
-        if self._appender is not None:
-            try:
-                self._appender.close()
-            except (PotofsError, OSError) as error:
-                # Whoever wrote it is gone, and was never told that it is stored.
-                log.error("%s: what was not finished could not be kept in rejected/: %s", self.node, error)
+    @property
+    def held(self) -> int:
+        return 0 if self._appender is None else self._appender.held
+
+    def settle(self) -> None:
+        self._close_reader()
+        if self._appender is None:
+            return
+        appender = self._told()
+        if self._is_left and not self._is_killed:
+            # Nobody goes on, and nobody was told anything when it was closed before.
+            with suppress(InvalidMessage):
+                appender.flush()
+        appender.close()
+        if self._tree.sync_on_close:
+            # A message that was in doubt may be stored now.
+            self._tree.sync(self.node)
+
+    def _close_reader(self) -> None:
         if self._reader is not None:
             self._reader.close()
             self._reader = None
@@ -222,22 +215,30 @@ class ConversationFile(OpenFile):
 
     async def _append(self, append: Callable[..., None], data: bytes = b"") -> None:
         """Appends in turn; `data` is what comes in."""
+        try:
+            async with self._turn:
+                appender = self._told()
+                # Much takes long to look at, which everybody else would wait for.
+                blocks = self._tree.append_blocks or len(data) + appender.waiting > _QUICKLY_LOOKED_AT
+                try:
+                    await self._workers.run_soon(self.node.user, blocks, lambda may_wait: append(wait=may_wait))
+                finally:
+                    self._is_dirty = True
+        except InvalidMessage as error:
+            # Whoever wrote it sees a number only; the reason is here.
+            log.warning("%s: %s", self.node, error)
+            raise
+        except NotBegun:
+            if data:
+                self._missed.append(data)
+            raise
+
+    def _told(self) -> Appender:
+        """The appender, in its turn, which was told of what was written and never came to it."""
         assert self._appender is not None
-        async with self._turn:
-            # Much takes long to look at, which everybody else would wait for.
-            blocks = self._tree.append_blocks or len(data) + self._appender.waiting > _QUICKLY_LOOKED_AT
-            try:
-                await self._workers.run_soon(self.node.user, blocks, lambda may_wait: append(wait=may_wait))
-            except InvalidMessage as error:
-                # Whoever wrote it sees a number only; the reason is here.
-                log.warning("%s: %s", self.node, error)
-                raise
-            except NotBegun:
-                if data:
-                    self._appender.missed(data)
-                raise
-            finally:
-                self._is_dirty = True
+        while self._missed:
+            self._appender.missed(self._missed.pop(0))
+        return self._appender
 
     async def _sync_at_close(self) -> None:
         if not self._tree.sync_on_close:
@@ -267,7 +268,7 @@ class DraftFile(OpenFile):
         # Whether every write goes to the end, wherever the kernel believes that to be.
         self._appends = appends
         #: Whoever changes what is written takes turns.
-        self.turn = trio.Lock()
+        self.turn = InTime(trio.Lock(), workers.patience)
 
     def attributes(self) -> Attributes | None:
         return self.draft.attributes()
@@ -301,10 +302,10 @@ class DraftFile(OpenFile):
             await self._workers.run(self.node.user, lambda: self._tree.sync(self.node))
 
     async def release(self) -> bool:
-        self.abandon()
+        self.settle()
         return True
 
-    def abandon(self) -> None:
+    def settle(self) -> None:
         """Whoever wrote it has been told whether it was stored, and has it still."""
         self.draft.close()
 

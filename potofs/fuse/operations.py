@@ -17,7 +17,7 @@ from typing import TypeVar
 import pyfuse3
 from pyfuse3 import EntryAttributes, FileHandleT, FileInfo, FileNameT, FlagT, InodeT, ModeT, RequestContext
 
-from potofs.backends.insisting import insisting
+from potofs.backends.waiting import insisting
 from potofs.errors import (
     AlreadyExists,
     InvalidMessage,
@@ -38,7 +38,7 @@ from potofs.fuse.finding import Finder
 from potofs.fuse.freshness import REMEMBERED, Freshness
 from potofs.fuse.handles import Handles
 from potofs.fuse.inodes import Inodes
-from potofs.fuse.leftovers import Leftovers
+from potofs.fuse.leaving import Leaving, settled
 from potofs.fuse.permissions import Owner, Permissions
 from potofs.fuse.workers import Workers
 from potofs.names import NAME_MAX
@@ -71,11 +71,11 @@ class Operations(pyfuse3.Operations):
         self.permissions = permissions or Permissions(Owner(os.getuid(), os.getgid()))
         self._tree = tree
         self._inodes = Inodes()
-        self._openers = Openers()
         self._handles = Handles()
         self._workers = Workers(tree.patience)
-        #: What was let go and could not be stored or set aside yet; to be settled for as long as requests are answered.
-        self.leftovers = Leftovers(self._workers)
+        self._openers = Openers(self._workers.run_beside)
+        #: What was let go and is not stored or set aside yet; to be run for as long as requests are answered.
+        self.leaving = Leaving(self._workers)
         #: Where its answers are counted.
         self.activity = Activity()
         #: Where the log is told why they failed.
@@ -305,7 +305,7 @@ class Operations(pyfuse3.Operations):
         file = self._handles.file(fh)
         self._handles.remove(fh)
         if not await file.release():
-            await self.leftovers.add(file)
+            self.leaving.add(file)
 
     # Moving and removing
 
@@ -389,11 +389,11 @@ class Operations(pyfuse3.Operations):
 
         def end(file: OpenFile) -> None:
             with insisting() if time.monotonic() < patience_ends else nullcontext():
-                file.abandon()
+                settled(file, is_last=True)
 
         try:
             with ThreadPoolExecutor(_THREADS_AT_LAST) as threads:
-                list(threads.map(end, [*self._handles.files(), *self.leftovers.files()]))
+                list(threads.map(end, [*self._handles.files(), *self.leaving.files()]))
         finally:
             self._tree.close()
 

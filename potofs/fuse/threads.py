@@ -6,6 +6,7 @@ Source: proc_pid_syscall(5), proc_pid_mem(5), proc_pid_stat(5), proc_pid_fdinfo(
 
 import os
 import time
+from collections import Counter
 from contextlib import suppress
 
 # How often it is looked at while it has not come to rest, waiting for our answer, and how long between (seconds).
@@ -80,16 +81,16 @@ def _stat(thread: int) -> list[bytes]:
         return file.read().rpartition(b")")[2].split()
 
 
-def descriptors(thread: int, inode: int) -> int:
-    """How many descriptors it has of conversations' files of this number, open to write."""
-    found = 0
+def descriptors(thread: int) -> Counter[int]:
+    """How many descriptors it has of what may be conversations, open to write, by the file's number."""
+    found = Counter[int]()
     folder = f"/proc/{thread}/fd"
     for descriptor in os.listdir(folder):
         # It may close one meanwhile.
         with suppress(FileNotFoundError):
             # What is a conversation ends so wherever it is mounted, and most are something else.
             if os.readlink(f"{folder}/{descriptor}").removesuffix(" (deleted)").endswith(".yaml"):
-                with open(f"{folder}info/{descriptor}", encoding="ascii") as file:
-                    told = dict(line.split(":", 1) for line in file)
-                found += int(told["ino"]) == inode and int(told["flags"], 8) & os.O_ACCMODE != os.O_RDONLY
+                with open(f"{folder}info/{descriptor}", "rb", buffering=0) as file:
+                    told = dict(line.split(b":", 1) for line in file.read(_PAGE).splitlines())
+                found[int(told[b"ino"])] += int(told[b"flags"], 8) & os.O_ACCMODE != os.O_RDONLY
     return found

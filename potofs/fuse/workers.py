@@ -14,53 +14,63 @@ from weakref import WeakValueDictionary
 
 import trio
 
-from potofs.errors import DeadlineExceeded, WouldBlock
+from potofs.backends.waiting import having_waited, insisting
+from potofs.errors import WouldBlock
+from potofs.fuse import turns
+from potofs.fuse.turns import InTime, NotBegun
 from potofs.tree.nodes import Node
 
 Result = TypeVar("Result")
 
-
-class NotBegun(DeadlineExceeded):
-    """What was to be done was not begun: others had all threads."""
-
-
-# Threads for all requests of users, and for those of one user.
+# Threads for all requests of users, and for those of one user; and how many of one user's may wait for them.
 _THREADS = 64
 _THREADS_OF_USER = 6
-# For those that are about the journal as a whole, and for what is done when nobody waits for it any more.
+_WAITING_OF_USER = 2048
+# For those that are about the journal as a whole.
 _THREADS_APART = 16
-_THREADS_BEHIND = 16
+# For what is done when nobody waits for it any more.
+_THREADS_BEHIND = 48
 # For what takes a while, and waits for nobody.
 _THREADS_BESIDE = 8
 
 
+class _Threads:
+    """Those of one user, and how many requests want one."""
+
+    def __init__(self, most: int, patience: float) -> None:
+        self.are_free = InTime(trio.CapacityLimiter(most), patience)
+        self.wanted_by = 0
+
+
 class Workers:
-    """The worker threads of one mount. `patience` is how long a request waits for one (seconds)."""
+    """The worker threads of one mount. `patience` is how long a request may take in all (seconds)."""
 
     def __init__(self, patience: float) -> None:
-        self._patience = patience
+        self.patience = patience
         self._all = trio.CapacityLimiter(_THREADS)
+        self._any_is_free = InTime(self._all, patience)
         self._apart = trio.CapacityLimiter(_THREADS_APART)
         self._behind = trio.CapacityLimiter(_THREADS_BEHIND)
         self._beside = trio.CapacityLimiter(_THREADS_BESIDE)
         # Of threads that were waited for before.
         self._taken = trio.CapacityLimiter(math.inf)
-        # A user's limiter lives as long as a request that holds it.
-        self._of_users: WeakValueDictionary[str, trio.CapacityLimiter] = WeakValueDictionary()
+        # Those of a user live as long as somebody wants them.
+        self._of_users: WeakValueDictionary[str, _Threads] = WeakValueDictionary()
 
     async def run(self, user: str, function: Callable[[], Result]) -> Result:
         """Runs a function in a worker thread on behalf of a user; raises what it raises, and NotBegun."""
-        limiter = self._of_users.get(user)
-        if limiter is None:
-            limiter = self._of_users[user] = trio.CapacityLimiter(_THREADS_OF_USER)
-        with trio.move_on_after(self._patience) as waiting:
-            async with limiter, self._all:
+        threads = self._of_users.get(user)
+        if threads is None:
+            threads = self._of_users[user] = _Threads(_THREADS_OF_USER, self.patience)
+        if threads.wanted_by >= _WAITING_OF_USER:
+            raise NotBegun(f"user {user!r}: {_WAITING_OF_USER} requests wait already; nothing was changed, try again")
+        threads.wanted_by += 1
+        try:
+            async with threads.are_free, self._any_is_free:
                 # From here on it takes as long as it takes.
-                waiting.deadline = math.inf
-                return await trio.to_thread.run_sync(function, limiter=self._taken)
-        raise NotBegun(
-            f"user {user!r}: other requests have taken all threads for {self._patience:g} s; nothing was changed"
-        )
+                return await trio.to_thread.run_sync(having_waited(turns.waited())(function), limiter=self._taken)
+        finally:
+            threads.wanted_by -= 1
 
     async def run_apart(self, function: Callable[[], Result]) -> Result:
         """Runs a function in a worker thread that no request of a user can take: how the journal is can be asked for
@@ -73,8 +83,11 @@ class Workers:
         return await trio.to_thread.run_sync(function, limiter=self._beside)
 
     async def run_behind(self, function: Callable[[], Result]) -> Result:
-        """Runs a function in a worker thread that nobody waits for: however long it takes, no request is kept by it."""
-        return await trio.to_thread.run_sync(function, limiter=self._behind)
+        """Runs a function in a worker thread that nobody waits for: however long it takes, no request is kept by it.
+
+        It is done whole, however long others have waited in vain.
+        """
+        return await trio.to_thread.run_sync(insisting()(function), limiter=self._behind)
 
     def at_work(self) -> int:
         """How many threads are running something."""

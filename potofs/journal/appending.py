@@ -97,6 +97,11 @@ class Appender:
         return len(self._waiting) + sum(len(one.record.data) for one in self._doubts.owed)
 
     @property
+    def held(self) -> int:
+        """What it keeps, to be stored or set aside (bytes of memory)."""
+        return self.waiting + self._refused_size
+
+    @property
     def is_unsettled(self) -> bool:
         """Whether there is something that `close` has to store or to set aside."""
         return bool(self._refused or self._doubts.owed) or not stream.says_nothing(self._waiting)

@@ -25,8 +25,9 @@ from potofs.tree.tree import Tree
 
 log = logging.getLogger(__name__)
 
-# Requests that may be under way: beyond these, whoever comes waits for any of them, of whichever user.
-_REQUESTS = 1024
+# Requests that may be under way: beyond these, whoever comes waits for any of them, of whichever user, and nobody has
+# begun to count how long.
+_REQUESTS = 4096
 _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
@@ -114,7 +115,7 @@ async def _answer(served: Served, operations: Operations, supervisor: Supervisor
 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(_obey_signals, served, operations, supervisor, status)
-        nursery.start_soon(operations.leftovers.settle)
+        nursery.start_soon(operations.leaving.run)
         nursery.start_soon(trio.to_thread.run_sync, tell)
         if supervisor.watchdog is not None:
             nursery.start_soon(_show_life, supervisor, supervisor.watchdog)

@@ -5,6 +5,7 @@ import platform
 import threading
 
 import pytest
+import trio
 
 from potofs.fuse import closing
 from potofs.fuse import threads as threads_of_others
@@ -26,7 +27,7 @@ def test_a_thread_that_ends_meanwhile_does_not_hide_the_one_that_closes(monkeypa
         ended = int(run("sh", "-c", "echo $$").stdout)
         all_threads = threads_of_others.threads
         monkeypatch.setattr(threads_of_others, "threads", lambda process: [ended, *all_threads(process)])
-        assert Openers().opened(7, os.getpid()).closed() is Closed.DONE
+        assert trio.run(Openers(trio.to_thread.run_sync).opened(7, os.getpid()).closed) is Closed.DONE
     finally:
         os.write(other_end, b"x")
         closer.join()

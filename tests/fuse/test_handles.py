@@ -11,10 +11,12 @@ from potofs.errors import Stale
 from potofs.fuse.directories import DirectoryHandle
 from potofs.fuse.files import ConversationFile, DraftFile
 from potofs.fuse.handles import Handles
+from potofs.fuse.workers import Workers
 from potofs.tree.attributes import Attributes
 from potofs.tree.nodes import Kind, Node
 
 Nothing = cast(Any, None)
+WORKERS = Workers(1.0)
 MIAS = Node(Kind.CURRENT, "mia")
 
 
@@ -24,7 +26,7 @@ class Asked(ConversationFile):
     asked = 0
 
     def __init__(self, inode: int) -> None:
-        super().__init__(Nothing, Nothing, MIAS, inode, None, None, None)
+        super().__init__(Nothing, WORKERS, MIAS, inode, None, None, None)
 
     def attributes(self) -> Attributes:
         type(self).asked += 1
@@ -32,7 +34,7 @@ class Asked(ConversationFile):
 
 
 def draft(inode: int) -> DraftFile:
-    return DraftFile(Nothing, Nothing, MIAS, inode, cast(Any, SimpleNamespace()), may_write=True, appends=False)
+    return DraftFile(Nothing, WORKERS, MIAS, inode, cast(Any, SimpleNamespace()), may_write=True, appends=False)
 
 
 def test_what_is_open_can_be_counted_and_asked_in_any_thread_while_files_come_and_go() -> None:

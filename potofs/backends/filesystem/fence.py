@@ -19,6 +19,7 @@ from potofs.backends.filesystem.conversations import must_be_there
 from potofs.backends.filesystem.layout import FILE_MODE, Layout
 from potofs.backends.filesystem.lock import locked
 from potofs.backends.filesystem.sync import sync_directory
+from potofs.backends.waiting import left_of
 from potofs.errors import DeadlineExceeded, Fenced, WouldBlock
 
 
@@ -70,7 +71,7 @@ class FenceFile:
     def _locked(self, how: int, *, wait: bool) -> Iterator[None]:
         with must_be_there(self._layout):
             files.make_directories(self._layout.system, below=self._layout.root, durable=False)
-        deadline = time.monotonic() + (self._timeout if wait else 0)
+        deadline = time.monotonic() + (left_of(self._timeout) if wait else 0)
         descriptor = os.open(self._layout.fence_lock, os.O_RDWR | os.O_CREAT, FILE_MODE)
         try:
             if not locked(descriptor, how, deadline):

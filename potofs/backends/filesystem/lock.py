@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from potofs.backends.filesystem.layout import FILE_MODE
-from potofs.backends.insisting import insists
+from potofs.backends.waiting import insists, left_of
 from potofs.errors import DeadlineExceeded, WouldBlock
 
 # How often a lock that another process holds is tried again: soon at first, for appends are short (seconds).
@@ -106,15 +106,16 @@ class UserLocks:
 
     def _patience(self, user: str) -> float:
         if not self.hurries or insists():
-            return self.timeout
+            return left_of(self.timeout)
         given_up = self._given_up_at.get(user)
         # For as long at most: whoever comes then waits once more.
-        return self.timeout if given_up is None or time.monotonic() > given_up + self.timeout else _MOMENT
+        has_passed = given_up is None or time.monotonic() > given_up + self.timeout
+        return left_of(self.timeout) if has_passed else _MOMENT
 
     def _given_up(self, user: str, timeout: float | None) -> WouldBlock | DeadlineExceeded:
         if timeout is None:
             return WouldBlock(f"user {user!r}: another writer is at work")
-        if timeout == self.timeout:
+        if timeout != _MOMENT:
             self._given_up_at[user] = time.monotonic()
         return DeadlineExceeded(
             f"user {user!r}: another writer has held {self._path_of(user)} for {self.timeout:g} s (lockTimeoutMs); "

@@ -14,10 +14,10 @@ from typing import Any, TypeVar
 
 import redis
 
-from potofs.backends.insisting import insists
 from potofs.backends.redis import clients, failures, patience
 from potofs.backends.redis.address import address
 from potofs.backends.redis.scripts import Script
+from potofs.backends.waiting import insists, left_of
 from potofs.config import RedisSettings, Where
 from potofs.errors import Damaged, DeadlineExceeded
 
@@ -75,7 +75,7 @@ class Link:
         soon where others have just waited in vain.
         """
         begun = time.monotonic()
-        deadline = begun + self.timeout
+        deadline = begun + left_of(self.timeout)
         # For a deadline at most: to answer a PING so soon may be more than it can.
         is_silent = self._answered < self._silent and begun < self._silent + self.timeout
         is_refused = self._answered < self._refused and begun < self._refused + self.timeout

@@ -9,12 +9,12 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 
 from potofs.backends.base import RECORD_END, Stat, seam
-from potofs.backends.insisting import insisting
 from potofs.backends.redis.changes import Changes, Figures, Refusal, Seen, text_of
 from potofs.backends.redis.connection import Argument, Link, Silent
 from potofs.backends.redis.keys import SHARDS, Keys, nobody, shard_of_user
 from potofs.backends.redis.reading import read_bytes
 from potofs.backends.redis.wording import too_large
+from potofs.backends.waiting import insisting
 from potofs.errors import PotofsError, Unreachable
 
 # Bytes that go to a server in one command.

@@ -1,0 +1,52 @@
+"""How long this thread waits for others: for a lock, or for a server.
+
+A deadline is that of whoever asks, and waiting for a thread has used some of it up already. And a mount has backends
+`hurry`: whoever comes after one that has waited in vain is told so soon; what nobody tries again insists.
+"""
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+# What is left at least (part of a deadline): who is free at once should be found so.
+_LEAST = 1 / 5
+
+
+class _Thread(threading.local):
+    insists = False
+    waited = 0.0
+
+
+_thread = _Thread()
+
+
+@contextmanager
+def insisting() -> Iterator[None]:
+    """What this thread does meanwhile is tried until its own deadline, although others have just waited in vain."""
+    before = _thread.insists
+    _thread.insists = True
+    try:
+        yield
+    finally:
+        _thread.insists = before
+
+
+def insists() -> bool:
+    """Whether this thread does."""
+    return _thread.insists
+
+
+@contextmanager
+def having_waited(seconds: float) -> Iterator[None]:
+    """What this thread does meanwhile has been waited for so long already."""
+    before = _thread.waited
+    _thread.waited = seconds
+    try:
+        yield
+    finally:
+        _thread.waited = before
+
+
+def left_of(deadline: float) -> float:
+    """What is left of the time that this thread may wait for something (seconds)."""
+    return max(deadline * _LEAST, deadline - _thread.waited)
