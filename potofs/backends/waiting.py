@@ -10,6 +10,8 @@ from contextlib import contextmanager
 
 # What is left at least (part of a deadline): who is free at once should be found so.
 _LEAST = 1 / 5
+# As much is as good as all of it.
+_NEARLY = 0.9
 
 
 class _Thread(threading.local):
@@ -50,3 +52,8 @@ def having_waited(seconds: float) -> Iterator[None]:
 def left_of(deadline: float) -> float:
     """What is left of the time that this thread may wait for something (seconds)."""
     return max(deadline * _LEAST, deadline - _thread.waited)
+
+
+def is_whole(waited: float, deadline: float) -> bool:
+    """Whether that was a deadline, from which something follows for others, and not what was left of one."""
+    return waited >= deadline * _NEARLY

@@ -73,11 +73,13 @@ class Openers:
 
     async def closed(self, inode: int, thread: int) -> Closed:
         """What it means that a descriptor is closed of what a thread has opened."""
+        before = self._threads[inode].copy()
         found = await self._look(thread)
         if isinstance(found, Closed):
             return found
-        # It may have opened it several times, and closes one of these.
-        opened = sum(opener in found.threads for opener in self._threads[inode])
+        # It may have opened it several times, and closes one of these. What has come or gone during the look counts:
+        # it is noted here before it is a descriptor, and for as long as it is one.
+        opened = max(sum(opener in found.threads for opener in openers) for openers in (before, self._threads[inode]))
         return Closed.COPY if found.open[inode] >= opened else Closed.DONE
 
     def released(self, inode: int, thread: int) -> None:

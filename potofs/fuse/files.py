@@ -9,13 +9,12 @@ import functools
 import logging
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from contextlib import suppress
 from typing import TypeVar
 
 import trio
 
 from potofs.backends.base import Reader
-from potofs.errors import InvalidMessage, NotFound, NotPermitted
+from potofs.errors import Fenced, InvalidMessage, NotFound, NotPermitted, PotofsError, reason
 from potofs.fuse.closing import Closed, Opener
 from potofs.fuse.turns import InTime, NotBegun
 from potofs.fuse.workers import Workers
@@ -73,8 +72,11 @@ class OpenFile(ABC):
         return 0
 
     @abstractmethod
-    def settle(self) -> None:
-        """Ends it: stores or sets aside what was left. In any thread; raises what keeps it from that."""
+    def settle(self, *, is_last: bool = False) -> None:
+        """Ends it: stores or sets aside what was left. In any thread; raises what keeps it from that.
+
+        `is_last`: it is not told so again, and what cannot be stored is set aside.
+        """
 
 
 class ConversationFile(OpenFile):
@@ -158,17 +160,17 @@ class ConversationFile(OpenFile):
         if not self._is_left:
             await self._append(appender.flush)
             return
-        async with self._turn:
-            self._told()
-            try:
+        try:
+            async with self._turn:
+                self._told()
                 if appender.waiting > _QUICKLY_LOOKED_AT:
                     await self._workers.run_beside(appender.pause)
                 else:
                     appender.pause()
-            except InvalidMessage:
-                # Who ends is not who wrote it, and would take it for an error of its own.
-                if closed is not Closed.OPEN:
-                    raise
+        except (InvalidMessage, NotBegun):
+            # Who ends is not who wrote it, and would take it for an error of its own.
+            if closed is not Closed.OPEN:
+                raise
 
     async def release(self) -> bool:
         if self._opener is not None:
@@ -181,21 +183,29 @@ class ConversationFile(OpenFile):
 
     @property
     def held(self) -> int:
-        return 0 if self._appender is None else self._appender.held
+        return sum(map(len, self._missed)) + (0 if self._appender is None else self._appender.held)
 
-    def settle(self) -> None:
+    def settle(self, *, is_last: bool = False) -> None:
         self._close_reader()
         if self._appender is None:
             return
         appender = self._told()
         if self._is_left and not self._is_killed:
             # Nobody goes on, and nobody was told anything when it was closed before.
-            with suppress(InvalidMessage):
+            try:
                 appender.flush()
+            except (InvalidMessage, Fenced):
+                pass
+            except (PotofsError, OSError):
+                if not is_last:
+                    raise
         appender.close()
         if self._tree.sync_on_close:
-            # A message that was in doubt may be stored now.
-            self._tree.sync(self.node)
+            # A message that was in doubt may be stored now. What fails here is not tried again: see `backends`.
+            try:
+                self._tree.sync(self.node)
+            except (PotofsError, OSError) as error:
+                log.error("%s: what was stored as it was closed may not be durable: %s", self.node, reason(error))
 
     def _close_reader(self) -> None:
         if self._reader is not None:
@@ -305,7 +315,7 @@ class DraftFile(OpenFile):
         self.settle()
         return True
 
-    def settle(self) -> None:
+    def settle(self, *, is_last: bool = False) -> None:
         """Whoever wrote it has been told whether it was stored, and has it still."""
         self.draft.close()
 

@@ -5,14 +5,16 @@ short. It is passed on in a thread of its own: the kernel may hold it up until a
 the same directory, which trio's thread has to go on answering. What is to be passed on meanwhile is kept once, however
 often it changes, and if that becomes too much, the kernel is to forget everything.
 
-What it need not remember are names of files that nobody has asked for lately, where there are too many (`inodes`).
-Never those of directories: a process that is in one would not be told any more where it is.
+What it need not remember are names of files that nobody has asked for lately, where there are too many (`inodes`). What
+somebody has mounted over such a file goes with its name. Never those of directories: a process that is in one would
+not be told any more where it is.
 """
 
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 
 import pyfuse3
@@ -30,8 +32,9 @@ REMEMBERED = 1.0
 
 # More than so many outdated entries are everything.
 _MANY = 1024
-# So many of what the kernel need not remember are told at once.
+# So many of what the kernel need not remember are told at once, and so many wait for that.
 _FEW = 64
+_MANY_NEEDLESS = 1024
 # How long to wait for the kernel when it is over (seconds).
 _PATIENCE = 5.0
 
@@ -45,7 +48,8 @@ class Freshness:
         # In the order in which they came.
         self._outdated: dict[Outdated, None] = {}
         self._is_everything = False
-        self._needless: list[Node] = []
+        # The longest ago first.
+        self._needless: deque[tuple[int, Node]] = deque()
         self._over = threading.Event()
         self._thread: threading.Thread | None = None
         self._unwatch: Callable[[], None] = lambda: None
@@ -77,11 +81,16 @@ class Freshness:
                 self._outdated.clear()
             self._go_on()
 
-    def let_go(self, files: list[Node]) -> None:
-        """Takes files that the kernel need not remember; those of before that it was not told yet are dropped."""
+    @property
+    def takes_more(self) -> bool:
+        """Whether it does not have a lot to let go of already."""
+        return len(self._needless) < _MANY_NEEDLESS
+
+    def let_go(self, files: Iterable[tuple[int, Node]]) -> None:
+        """Takes files that the kernel need not remember, by their numbers, unless it is told of them again."""
         with self._changed:
             if not self._over.is_set():
-                self._needless = files
+                self._needless.extend(files)
                 self._go_on()
 
     def _go_on(self) -> None:
@@ -104,12 +113,18 @@ class Freshness:
                     self._outdated, self._is_everything = {}, False
                 else:
                     # Few at a time, for what has changed comes first.
-                    what = filter(None, map(outdated_of, self._needless[-_FEW:]))
-                    del self._needless[-_FEW:]
+                    few = [self._needless.popleft() for _ in range(min(_FEW, len(self._needless)))]
+                    what = self._of_needless(few)
             for one in what:
                 if self._over.is_set():
                     return
                 self._forget(one)
+
+    def _of_needless(self, files: Iterable[tuple[int, Node]]) -> Iterator[Outdated]:
+        for inode, node in files:
+            found = outdated_of(node)
+            if found is not None and self._inodes.is_needless(inode):
+                yield found
 
     def _everything(self) -> Iterator[Outdated]:
         """All that the kernel may remember, as long as it does so without being told."""

@@ -6,6 +6,7 @@ little is kept of each, and of what comes without end, archives, it is told in t
 
 import time
 from collections import OrderedDict
+from collections.abc import Callable
 
 from potofs.errors import Stale
 from potofs.tree import nodes
@@ -19,9 +20,12 @@ _ON_ITS_WAY = 2.0
 _PROCESSES = 4096
 #: Archives, and files in rejected/, that the kernel may remember however long ago it was told of them.
 MANY = 1024
+_ENDLESS = frozenset({Kind.ARCHIVE, Kind.REJECTED_FILE})
 # It is told to forget none that it was told of so lately (seconds). Later than `freshness.REMEMBERED` it asks anyway
 # whoever it is that a name stands for, so it costs nobody anything that it has forgotten.
 _LATELY = 3.0
+# So many are looked at each time: on trio's thread, everybody waits.
+_FEW = 64
 
 
 class Inodes:
@@ -37,11 +41,9 @@ class Inodes:
         self._told_as_archive: dict[int, float] = {}
         # When a number was given to another user's conversation while the kernel remembered it (seconds, monotonic).
         self._changed_hands: dict[int, float] = {}
-        # The numbers of archives and of files in rejected/: those that the kernel was told of lately, and the others;
-        # and until when the former are kept apart (seconds, monotonic).
-        self._lately: set[int] = set()
-        self._before: set[int] = set()
-        self._lately_until = 0.0
+        # When the kernel was last told of what comes without end (seconds, monotonic); the longest ago first, and
+        # without those that were given to be let go since.
+        self._endless: OrderedDict[int, float] = OrderedDict()
         # The conversation that a process has looked up last, as long as it has looked up nothing else, and as which.
         self._sought: OrderedDict[int, tuple[int, Kind]] = OrderedDict()
 
@@ -65,17 +67,18 @@ class Inodes:
             if before.user != node.user:
                 _note(self._changed_hands, inode)
         self._nodes[inode] = node
-        self._sort(inode, node)
+        if node.kind in _ENDLESS:
+            self._endless[inode] = time.monotonic()
+            self._endless.move_to_end(inode)
         if node.kind is Kind.CURRENT:
             _note(self._told_as_current, inode)
         elif inode in self._told_as_current:
             _note(self._told_as_archive, inode)
 
     def moved(self, inode: int, node: Node) -> None:
-        """A conversation has another name now."""
+        """A conversation has another name now. In any thread."""
         if inode in self._nodes:
             self._nodes[inode] = node
-            self._sort(inode, node)
 
     def renamed(self, inode: int, node: Node) -> None:
         """The same, through this mount, which is how the kernel learns of it."""
@@ -83,18 +86,27 @@ class Inodes:
         if node.kind is Kind.CURRENT and inode in self._nodes:
             _note(self._told_as_current, inode)
 
-    def to_let_go(self) -> list[tuple[int, Node]]:
-        """If there are too many archives and files in rejected/, those that the kernel was not told of lately.
-
-        On trio's thread. What it goes on remembering, for it is in use, is given again after a while.
-        """
-        if len(self._lately) + len(self._before) <= MANY or time.monotonic() < self._lately_until:
-            return []
-        self._lately_until = time.monotonic() + _LATELY
-        found = [(inode, self._nodes[inode]) for inode in self._before]
-        lately, self._lately = self._lately, set()
-        self._before |= lately
+    def to_let_go(self, is_open: Callable[[int], bool]) -> list[tuple[int, Node]]:
+        """If there is too much without end: a few numbers that it was not told of lately, and that nobody has open."""
+        found: list[tuple[int, Node]] = []
+        lately = time.monotonic() - _LATELY
+        for _ in range(min(_FEW, len(self._endless) - MANY)):
+            inode, told = next(iter(self._endless.items()))
+            if told > lately:
+                break
+            if is_open(inode):
+                # It is asked about once more, later.
+                self._endless[inode] = time.monotonic()
+                self._endless.move_to_end(inode)
+                continue
+            del self._endless[inode]
+            if self._nodes[inode].kind in _ENDLESS:
+                found.append((inode, self._nodes[inode]))
         return found
+
+    def is_needless(self, inode: int) -> bool:
+        """Whether the kernel was not told of such a number again. In any thread."""
+        return inode not in self._endless
 
     def looked_up(self, process: int, inode: int, node: Node) -> None:
         """A process (or thread) has looked an entry up: what it does next is about that, if it is a conversation."""
@@ -132,19 +144,10 @@ class Inodes:
             self._told_again[inode] = again
         elif again < 0 and inode != ROOT_INODE:
             self._nodes.pop(inode, None)
-            self._lately.discard(inode)
-            self._before.discard(inode)
+            self._endless.pop(inode, None)
             self._told_as_current.pop(inode, None)
             self._told_as_archive.pop(inode, None)
             self._changed_hands.pop(inode, None)
-
-    def _sort(self, inode: int, node: Node) -> None:
-        """Notes of what is without end that the kernel knows it, and since when."""
-        self._before.discard(inode)
-        if node.kind is Kind.ARCHIVE or node.kind is Kind.REJECTED_FILE:
-            self._lately.add(inode)
-        else:
-            self._lately.discard(inode)
 
     def __len__(self) -> int:
         """How many numbers the kernel remembers, the root among them."""

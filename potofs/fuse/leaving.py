@@ -7,17 +7,19 @@ it is taken. It ends with the daemon, as whatever waits does.
 import functools
 import logging
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import trio
 
+from potofs.backends.waiting import insisting
 from potofs.errors import PotofsError, reason
 from potofs.fuse.files import OpenFile
 from potofs.fuse.workers import Workers
 
 log = logging.getLogger(__name__)
 
-# How much is kept so while nothing can be stored (bytes of memory), and what a file takes beside its contents.
+# How much is kept so while nothing can be stored (bytes of memory), and what a file takes beside its contents. What was
+# not tried yet is kept in any case.
 _MOST = 64 << 20
 _FILE = 4 << 10
 # How long between two tries, at first and at most (seconds).
@@ -61,29 +63,51 @@ class Leaving:
         files, pause = self._of_users[user], _PAUSE
         while files:
             file, size = files[0]
-            is_last = self._size > _MOST
-            error = await self._workers.run_behind(functools.partial(settled, file, is_last=is_last))
-            if error is None or is_last:
+            error = await self._error_of(insisting()(file.settle))
+            if error is None:
                 files.popleft()
                 self._size -= size
                 pause = _PAUSE
                 continue
             if pause == _PAUSE:
-                log.warning("%s: what was not finished cannot be kept in rejected/ yet: %s", file.node, reason(error))
+                _tell(logging.WARNING, "%s: what was not finished cannot be kept in rejected/ yet: %s", file, error)
+            while files and self._size > _MOST:
+                last, size = files[0]
+                error = await self._error_of(functools.partial(last.settle, is_last=True))
+                if error is not None:
+                    _give_up(last, error)
+                files.popleft()
+                self._size -= size
             # The next one will hardly do better.
             files.rotate(-1)
             await trio.sleep(pause)
             pause = min(2 * pause, _LONGEST_PAUSE)
         del self._of_users[user]
 
+    async def _error_of(self, settle: Callable[[], None]) -> Exception | None:
+        try:
+            await self._workers.run_behind(settle)
+        except Exception as error:
+            # Whatever it is: nobody is there to be told, and it would end the mount for everyone.
+            return error
+        return None
 
-def settled(file: OpenFile, *, is_last: bool) -> PotofsError | OSError | None:
-    """Settles a file, and returns what kept it from that; whatever it has is lost if this `is_last`. In any thread."""
+
+def settle_at_last(file: OpenFile) -> None:
+    """Settles a file when there is no event loop any more, and nobody tries it again."""
     try:
-        file.settle()
-    except (PotofsError, OSError) as error:
-        if is_last:
-            # Whoever wrote it is gone, and was never told that it is stored.
-            log.error("%s: what was not finished could not be kept in rejected/: %s", file.node, reason(error))
-        return error
-    return None
+        file.settle(is_last=True)
+    except Exception as error:
+        _give_up(file, error)
+
+
+def _give_up(file: OpenFile, error: Exception) -> None:
+    # Whoever wrote it is gone, and was never told that it is stored.
+    _tell(logging.ERROR, "%s: what was not finished could not be kept in rejected/: %s", file, error)
+
+
+def _tell(level: int, text: str, file: OpenFile, error: Exception) -> None:
+    if isinstance(error, PotofsError | OSError):
+        log.log(level, text, file.node, reason(error))
+    else:
+        log.log(level, text, file.node, error, exc_info=error)

@@ -38,7 +38,7 @@ from potofs.fuse.finding import Finder
 from potofs.fuse.freshness import REMEMBERED, Freshness
 from potofs.fuse.handles import Handles
 from potofs.fuse.inodes import Inodes
-from potofs.fuse.leaving import Leaving, settled
+from potofs.fuse.leaving import Leaving, settle_at_last
 from potofs.fuse.permissions import Owner, Permissions
 from potofs.fuse.workers import Workers
 from potofs.names import NAME_MAX
@@ -100,8 +100,9 @@ class Operations(pyfuse3.Operations):
             and await self._workers.run(node.user, lambda: self._is_making(ctx.pid, name, node))
         ):
             raise NotFound(f"{node} is about to be made")
+        told = self._told(entry)
         self._let_go()
-        return self._told(entry)
+        return told
 
     async def forget(self, inode_list: Sequence[tuple[InodeT, int]]) -> None:
         for inode, times in inode_list:
@@ -389,7 +390,7 @@ class Operations(pyfuse3.Operations):
 
         def end(file: OpenFile) -> None:
             with insisting() if time.monotonic() < patience_ends else nullcontext():
-                settled(file, is_last=True)
+                settle_at_last(file)
 
         try:
             with ThreadPoolExecutor(_THREADS_AT_LAST) as threads:
@@ -398,11 +399,12 @@ class Operations(pyfuse3.Operations):
             self._tree.close()
 
     def _let_go(self) -> None:
-        """Has the kernel forget archives that it was not asked for lately, if it remembers too many."""
-        idle = self._inodes.to_let_go()
-        if idle:
+        """Has the kernel forget archives that it was not told of lately, if it remembers too many."""
+        if self.freshness.takes_more:
             # What is open it does not forget anyway, and it would be shown as deleted in /proc.
-            self.freshness.let_go([node for inode, node in idle if not self._handles.is_open(inode)])
+            found = self._inodes.to_let_go(self._handles.is_open)
+            if found:
+                self.freshness.let_go(found)
 
     async def _ask(self, node: Node, question: Callable[[], Result]) -> Result:
         """Asks the tree something about a node: here where that is quick, else in a worker thread."""

@@ -44,7 +44,7 @@ class InTime:
                 await self._taken.acquire()
                 return
             raise NotBegun(
-                f"other requests were in the way for {self._patience:g} s; nothing was changed, try again"
+                f"other requests were in the way until the deadline of {self._patience:g} s; nothing was changed"
             ) from None
 
     async def __aexit__(self, *_: object) -> None:

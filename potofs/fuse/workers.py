@@ -14,7 +14,7 @@ from weakref import WeakValueDictionary
 
 import trio
 
-from potofs.backends.waiting import having_waited, insisting
+from potofs.backends.waiting import having_waited
 from potofs.errors import WouldBlock
 from potofs.fuse import turns
 from potofs.fuse.turns import InTime, NotBegun
@@ -22,10 +22,10 @@ from potofs.tree.nodes import Node
 
 Result = TypeVar("Result")
 
-# Threads for all requests of users, and for those of one user; and how many of one user's may wait for them.
+# Threads for all requests of users, and for those of one user; and how many of one user's may have one or wait.
 _THREADS = 64
 _THREADS_OF_USER = 6
-_WAITING_OF_USER = 2048
+_REQUESTS_OF_USER = 2048
 # For those that are about the journal as a whole.
 _THREADS_APART = 16
 # For what is done when nobody waits for it any more.
@@ -62,8 +62,10 @@ class Workers:
         threads = self._of_users.get(user)
         if threads is None:
             threads = self._of_users[user] = _Threads(_THREADS_OF_USER, self.patience)
-        if threads.wanted_by >= _WAITING_OF_USER:
-            raise NotBegun(f"user {user!r}: {_WAITING_OF_USER} requests wait already; nothing was changed, try again")
+        if threads.wanted_by >= _REQUESTS_OF_USER:
+            raise NotBegun(
+                f"user {user!r}: {_REQUESTS_OF_USER} requests are under way already; nothing was changed, try again"
+            )
         threads.wanted_by += 1
         try:
             async with threads.are_free, self._any_is_free:
@@ -83,11 +85,8 @@ class Workers:
         return await trio.to_thread.run_sync(function, limiter=self._beside)
 
     async def run_behind(self, function: Callable[[], Result]) -> Result:
-        """Runs a function in a worker thread that nobody waits for: however long it takes, no request is kept by it.
-
-        It is done whole, however long others have waited in vain.
-        """
-        return await trio.to_thread.run_sync(insisting()(function), limiter=self._behind)
+        """Runs a function in a worker thread that nobody waits for: however long it takes, no request is kept by it."""
+        return await trio.to_thread.run_sync(function, limiter=self._behind)
 
     def at_work(self) -> int:
         """How many threads are running something."""

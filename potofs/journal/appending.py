@@ -156,6 +156,10 @@ class Appender:
 
     def missed(self, data: bytes) -> None:
         """Notes a write that failed before it came here: as if it had been refused, so that there is no hole."""
+        if self._skipped is not None:
+            self._failed = None
+            self._refuse(self._skipped + data, b"")
+            return
         self._failed = _Failed(self._waiting, data, self._whole)
         self._put_aside_later(_Refused(self._waiting, in_doubt=False))
         self._refuse(self._waiting + data, data)

@@ -85,39 +85,41 @@ def test_as_what_a_process_has_looked_a_conversation_up_is_known_until_it_looks_
     assert inodes.sought_as(0, 7) is None
 
 
-def test_archives_that_are_too_many_are_let_go_but_for_those_that_the_kernel_was_told_of_lately(
+def test_archives_that_are_too_many_are_let_go_but_for_those_that_are_open_or_that_the_kernel_was_told_of_lately(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     now = 1000.0
     monkeypatch.setattr("potofs.fuse.inodes.time.monotonic", lambda: now)
-    inodes = Inodes()
+    inodes, is_open = Inodes(), {101}
 
     def tell(numbers: range) -> None:
         for number in numbers:
             inodes.remember(number, Node(Kind.ARCHIVE, "mia", f"{number}"))
 
-    def let_go() -> set[int]:
-        return {inode for inode, _ in inodes.to_let_go()}
+    def let_go() -> list[int]:
+        return [inode for inode, _ in inodes.to_let_go(is_open.__contains__)]
 
-    # Directories, and what there is one of for each user, are as many as there are users.
-    for number in range(10_000, 15_000):
-        inodes.remember(number, Node(Kind.CURRENT, f"user {number}"))
+    inodes.remember(7, MIA)
     tell(range(100, 100 + MANY))
-    for _ in range(3):
-        now += 60
-        assert let_go() == set(), "they are not too many"
-    tell(range(5000, 5001))
-    assert let_go() == set(), "nobody knows how long ago they were told"
-    now += 60
-    assert let_go() == {*range(100, 100 + MANY), 5000}
-    # It is told of one again, one is running again, and one is forgotten.
+    now += 10
+    assert let_go() == [], "they are not too many"
+    tell(range(5000, 5010))
     tell(range(100, 101))
-    inodes.moved(101, MIA)
-    inodes.forget(102, 1)
-    assert let_go() == set(), "that was a moment ago"
-    tell(range(6000, 6010))
-    now += 60
-    assert let_go() == {*range(103, 100 + MANY), 5000}
-    # Those that the kernel has not forgotten are given again.
-    now += 60
-    assert let_go() == {100, *range(103, 100 + MANY), 5000, *range(6000, 6010)}
+    assert let_go() == [102, 103, 104, 105, 106, 107, 108, 109, 110], "the longest ago first"
+    assert all(map(inodes.is_needless, range(102, 111)))
+    assert let_go() == [111], "what is open was asked about once"
+    assert let_go() == []
+    tell(range(5010, 5020))
+    inodes.forget(112, 1)
+    assert inodes.node(111) == Node(Kind.ARCHIVE, "mia", "111"), "as long as the kernel does not say that it forgets"
+    tell(range(111, 112))
+    assert not inodes.is_needless(111), "it was told again"
+    inodes.moved(113, MIA)
+    assert let_go() == list(range(114, 123)), "nor what is no archive any more"
+    tell(range(6000, 6000 + MANY))
+    now += 1
+    tell(range(8000, 8000 + MANY))
+    assert set(let_go()) < set(range(100, 5020)), "few at a time"
+    for _ in range(MANY):
+        let_go()
+    assert not inodes.is_needless(6000), "that was a moment ago"

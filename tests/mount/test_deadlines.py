@@ -365,6 +365,23 @@ def test_however_many_wait_for_one_user_nobody_else_waits_nor_they_for_one_anoth
     wait_until(lambda: kept() == 1 + MANY, "each of them is stored or set aside")
 
 
+def test_a_message_that_cannot_be_stored_at_the_end_is_set_aside(on_files: Mount, tmp_path: Path) -> None:
+    message = b"role: user\ncontent: whole\n"
+    descriptor = os.open(on_files.current("mia"), os.O_WRONLY | os.O_APPEND)
+    copy = os.dup(descriptor)
+    os.write(descriptor, message)
+    os.close(descriptor)
+    try:
+        with locked(tmp_path, "mia"):
+            os.kill(on_files.daemon, signal.SIGTERM)
+            wait_until(lambda: not processes_of(on_files.path), "the daemon has ended")
+    finally:
+        with suppress(OSError):
+            os.close(copy)
+    (kept,) = (tmp_path / "journal/users/mia/dialogs/rejected").iterdir()
+    assert kept.read_bytes().startswith(message)
+
+
 def test_what_one_user_has_let_go_keeps_no_other_users_from_being_set_aside(on_files: Mount, tmp_path: Path) -> None:
     descriptors = [os.open(on_files.current("mia"), os.O_WRONLY | os.O_APPEND) for _ in range(100)]
     for descriptor in descriptors:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from potofs.backends.filesystem.layout import FILE_MODE
-from potofs.backends.waiting import insists, left_of
+from potofs.backends.waiting import insists, is_whole, left_of
 from potofs.errors import DeadlineExceeded, WouldBlock
 
 # How often a lock that another process holds is tried again: soon at first, for appends are short (seconds).
@@ -115,9 +115,9 @@ class UserLocks:
     def _given_up(self, user: str, timeout: float | None) -> WouldBlock | DeadlineExceeded:
         if timeout is None:
             return WouldBlock(f"user {user!r}: another writer is at work")
-        if timeout != _MOMENT:
+        if is_whole(timeout, self.timeout):
             self._given_up_at[user] = time.monotonic()
         return DeadlineExceeded(
-            f"user {user!r}: another writer has held {self._path_of(user)} for {self.timeout:g} s (lockTimeoutMs); "
-            "nothing was changed, try again"
+            f"user {user!r}: another writer has held {self._path_of(user)} for {timeout:.2g} s and longer "
+            f"(lockTimeoutMs is {1000 * self.timeout:g}); nothing was changed, try again"
         )

@@ -24,6 +24,7 @@ from potofs.backends.redis.connection import Argument, Link
 from potofs.backends.redis.fences import fence_of
 from potofs.backends.redis.keys import SHARDS, Keys, number, shard_of_user
 from potofs.backends.redis.reading import damaged, read_bytes
+from potofs.backends.waiting import left_of
 from potofs.errors import DeadlineExceeded
 
 # Users whose conversations' numbers are remembered.
@@ -120,7 +121,7 @@ class Changes:
         fresh = 0
         # Whether the script was given once without an answer: that may still be done, later.
         is_cut = False
-        deadline = time.monotonic() + self._link.timeout
+        deadline = time.monotonic() + left_of(self._link.timeout)
         while True:
             seen = self.seen(user)
             more_keys, more = wanted(seen._replace(new=fresh) if fresh else seen)

@@ -17,7 +17,7 @@ import redis
 from potofs.backends.redis import clients, failures, patience
 from potofs.backends.redis.address import address
 from potofs.backends.redis.scripts import Script
-from potofs.backends.waiting import insists, left_of
+from potofs.backends.waiting import insists, is_whole, left_of
 from potofs.config import RedisSettings, Where
 from potofs.errors import Damaged, DeadlineExceeded
 
@@ -98,10 +98,11 @@ class Link:
                 now = time.monotonic()
                 if pause is None or now + pause > deadline:
                     if now >= deadline - self._kept and self._answered < begun:
-                        self._silent = now
+                        if is_whole(deadline - begun, self.timeout):
+                            self._silent = now
                     elif failures.is_cut(error) and self._answered < begun:
                         self._refused = now
-                    raise failures.translated(error, self._server, self.timeout) from None
+                    raise failures.translated(error, self._server, deadline - begun) from None
                 time.sleep(pause)
             else:
                 self._answered = time.monotonic()
@@ -209,7 +210,7 @@ class Link:
                     pipeline.execute_command("HEXISTS", one, token)
                 # WAIT speaks of what its own connection has written: this comes after all that is to be waited for.
                 pipeline.execute_command("HINCRBY", key, "awaited", 1)
-                pipeline.execute_command("WAIT", self._replicas, max(1, int(self.timeout * 500)))
+                pipeline.execute_command("WAIT", self._replicas, max(1, int(left_of(self.timeout) * 500)))
                 *known, _, have = pipeline.execute()
         except failures.THEIRS as error:
             if failures.is_cut(error) or failures.is_of_no_master(error, fails_over=self._fails_over):

@@ -49,7 +49,7 @@ def translated(error: Exception, server: str, timeout: float) -> PotofsError | O
     reason = str(error).partition("\n")[0].partition(" : <")[0]
     # Where a cluster's masters are, it asks the nodes one after another, and says what the last one did.
     if isinstance(error, theirs.TimeoutError) or isinstance(error.__cause__, theirs.TimeoutError):
-        return DeadlineExceeded(f"{server} did not answer within {timeout:g} s")
+        return DeadlineExceeded(f"{server} did not answer within {timeout:.3g} s")
     # A long command without a password is refused as it is read, by another error.
     if isinstance(error, _REFUSED) or "unauthenticated" in reason:
         return Unreachable(f"{server} refuses the user or the password of the URL: {reason}")
