@@ -1,7 +1,8 @@
 """How long this thread waits for others: for a lock, or for a server.
 
 A deadline is that of whoever asks, and waiting for a thread has used some of it up already. And a mount has backends
-`hurry`: whoever comes after one that has waited in vain is told so soon; what nobody tries again insists.
+`hurry`: a kernel sends one of many requests after the other, so whoever comes after one that has waited in vain is told
+so soon, and sooner each time. What nobody tries again insists.
 """
 
 import threading

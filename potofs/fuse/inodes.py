@@ -46,6 +46,9 @@ class Inodes:
         self._endless: OrderedDict[int, float] = OrderedDict()
         # The conversation that a process has looked up last, as long as it has looked up nothing else, and as which.
         self._sought: OrderedDict[int, tuple[int, Kind]] = OrderedDict()
+        # Processes that were told to look a name up again, and have opened or missed nothing since, and when (seconds,
+        # monotonic); the longest ago first, and those only that are recent.
+        self._sent_back: dict[int, float] = {}
 
     def node(self, inode: int) -> Node:
         """The entry; raises Stale for a number that the kernel was never told or has forgotten."""
@@ -122,6 +125,14 @@ class Inodes:
         sought, kind = self._sought.pop(process, (None, None))
         return kind if sought == inode else None
 
+    def send_back(self, process: int) -> None:
+        """A process that opens something is told to look its name up again."""
+        _note(self._sent_back, process)
+
+    def is_back(self, process: int) -> bool:
+        """Whether it was, and this is what it does then; asked once."""
+        return _is_recent(self._sent_back.pop(process, None))
+
     def has_changed_hands(self, inode: int) -> bool:
         """Whether whoever opens a number may have looked it up when it was another user's.
 
@@ -154,15 +165,15 @@ class Inodes:
         return len(self._nodes)
 
 
-def _note(moments: dict[int, float], inode: int) -> None:
+def _note(moments: dict[int, float], number: int) -> None:
     """Notes the present moment for a number, and forgets moments that are not recent any more."""
-    moments.pop(inode, None)
+    moments.pop(number, None)
     while moments:
         oldest = next(iter(moments))
         if _is_recent(moments[oldest]):
             break
         del moments[oldest]
-    moments[inode] = time.monotonic()
+    moments[number] = time.monotonic()
 
 
 def _is_recent(moment: float | None) -> bool:

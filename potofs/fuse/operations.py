@@ -89,7 +89,11 @@ class Operations(pyfuse3.Operations):
 
     @answered
     async def lookup(self, parent_inode: InodeT, name: FileNameT, ctx: RequestContext) -> EntryAttributes:
-        entry = await self._looked_up(self._inodes.node(parent_inode), os.fsdecode(name))
+        try:
+            entry = await self._looked_up(self._inodes.node(parent_inode), os.fsdecode(name))
+        except NotFound:
+            self._inodes.is_back(ctx.pid)
+            raise
         node = entry.node
         self._inodes.looked_up(ctx.pid, entry.attributes.inode, node)
         if (
@@ -232,21 +236,27 @@ class Operations(pyfuse3.Operations):
     async def open(self, inode: InodeT, flags: FlagT, ctx: RequestContext) -> FileInfo:
         node = self._inodes.node(inode)
         sought_as = self._inodes.sought_as(ctx.pid, inode)
+        # Whoever opens by /proc/self/fd looks nothing up again, and in other pid namespaces nobody is known.
+        is_sure = self._inodes.is_back(ctx.pid) or not ctx.pid
         if self._inodes.has_changed_hands(inode) and sought_as is not Kind.CURRENT:
             # The kernel looks the name up again, and is told the number that it has now.
             raise Stale(f"{node} was another user's a moment ago")
         writes = flags & os.O_ACCMODE != os.O_RDONLY
         if node.kind is Kind.SCRATCH or (flags & os.O_TRUNC) or (writes and not flags & os.O_APPEND):
-            if node.kind in {Kind.CURRENT, Kind.ARCHIVE} and sought_as is not node.kind and ctx.pid:
-                # By a name that the kernel remembers, and that may be nobody's by now. Once only: whoever opens it by
-                # /proc/self/fd looks nothing up.
-                self._inodes.looked_up(ctx.pid, inode, node)
-                raise Stale(f"{node} may have been called otherwise")
+            if node.kind in {Kind.CURRENT, Kind.ARCHIVE} and sought_as is not node.kind and not is_sure:
+                raise self._sent_back(ctx.pid, node)
             return await self._opened_to_write(inode, node, flags)
         reader = appender = opener = None
         if writes:
             looked_up = node
-            node = await self._ask(node, lambda: self._finder.to_append_to(inode, looked_up, flags, sought_as))
+            try:
+                node = await self._ask(node, lambda: self._finder.to_append_to(inode, looked_up, flags, sought_as))
+            except Stale:
+                self._inodes.send_back(ctx.pid)
+                raise
+            if node.kind is Kind.ARCHIVE and not is_sure:
+                # It would be refused, and may be meant as what it was before it was moved.
+                raise self._sent_back(ctx.pid, node)
             appender = self._tree.appender(node)
         if flags & os.O_ACCMODE != os.O_WRONLY:
             found, appends = node, appender is not None
@@ -262,6 +272,7 @@ class Operations(pyfuse3.Operations):
         self, parent_inode: InodeT, name: FileNameT, mode: ModeT, flags: FlagT, ctx: RequestContext
     ) -> tuple[FileInfo, EntryAttributes]:
         parent = self._inodes.node(parent_inode)
+        self._inodes.is_back(ctx.pid)
         node = self._tree.to_create(parent, os.fsdecode(name))
         if flags & os.O_EXCL and await self._ask(node, lambda: self._tree.is_begun(node)):
             raise AlreadyExists(f"{node} was begun by somebody else")
@@ -444,6 +455,11 @@ class Operations(pyfuse3.Operations):
             return self._tree.draft(node, empty=bool(flags & os.O_TRUNC))
 
         return self._opened(self._draft_file(node, inode, await self._ask(node, draft), flags))
+
+    def _sent_back(self, process: int, node: Node) -> Stale:
+        """For who opens by a name that the kernel may remember, and that may be nobody's, or another's, by now."""
+        self._inodes.send_back(process)
+        return Stale(f"{node} may be called otherwise by now")
 
     def _draft_file(self, node: Node, inode: int, draft: Draft, flags: int) -> DraftFile:
         return DraftFile(

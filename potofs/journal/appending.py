@@ -292,8 +292,7 @@ class Appender:
         batch: list[Tried] = []
         start = 0
         tried_before = tried_before or self._doubts.finder()
-        # A marker may have been cut in two: look again from the beginning of the line.
-        if stream.has_marker(buffer, buffer.rfind(b"\n", 0, self._searched) + 1):
+        if stream.has_marker(buffer, stream.unsearched(buffer, self._searched)):
             for document in stream.ended(buffer):
                 text = said(buffer[document.start : document.end])
                 data = self._sized(buffer[start : document.stop])

@@ -17,6 +17,8 @@ from typing import NamedTuple
 
 _BOM = b"\xef\xbb\xbf"
 _MARKER = re.compile(rb"(?<![^\r\n])(?:\xef\xbb\xbf)?(---|\.\.\.)(?=[ \t\r\n]|\Z)")
+# With what may stand before it, and a character behind it (bytes).
+_LONGEST_MARKER = 7
 _LINE_END = re.compile(rb"\r\n|\r|\n")
 # Each of these can match in one way only, so that none takes longer than its text is long.
 _BLANK_LINES = rb"(?:\xef\xbb\xbf)?(?:[ \t]*(?:#[^\r\n]*)?[\r\n])*"
@@ -71,6 +73,14 @@ def says_nothing(text: bytes) -> bool:
 def has_marker(data: bytes, start: int) -> bool:
     """Whether a marker begins at `start` or behind it."""
     return _MARKER.search(data, start) is not None
+
+
+def unsearched(data: bytes, searched: int) -> int:
+    """Where the next marker may begin in data of which so much was searched before, without an ended one (bytes)."""
+    # It may have been cut in two, but not where the last line is long and begins otherwise.
+    line = max(data.rfind(b"\n", 0, searched), data.rfind(b"\r", 0, searched)) + 1
+    is_other = searched - line > _LONGEST_MARKER and not _MARKER.match(data, line)
+    return searched if is_other else line
 
 
 def begins_with_directive(text: bytes) -> bool:

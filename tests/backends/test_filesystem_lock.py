@@ -12,6 +12,7 @@ import pytest
 
 from potofs.backends.base import Backend
 from potofs.backends.filesystem.lock import UserLocks
+from potofs.backends.filesystem.patience import Patience
 from potofs.errors import DeadlineExceeded, NotFound, WouldBlock
 from tests.backends.kit import joined, records, stored
 from tests.mounts import wait_until
@@ -37,7 +38,7 @@ def held_by_a_process(path: Path) -> Iterator[None]:
 
 @pytest.fixture
 def locks(tmp_path: Path) -> UserLocks:
-    return UserLocks(lambda user: f"{tmp_path}/{user}", 60_000)
+    return UserLocks(lambda user: f"{tmp_path}/{user}", Patience(60_000))
 
 
 def test_whoever_may_not_wait_is_told_of_another_writer(on_files: Callable[..., Backend], users: Path) -> None:
@@ -128,7 +129,7 @@ def test_one_thread_holds_it_at_a_time_and_others_are_told_or_wait(locks: UserLo
 
 
 def test_a_thread_that_waits_too_long_is_told(tmp_path: Path) -> None:
-    locks = UserLocks(lambda user: f"{tmp_path}/{user}", 50)
+    locks = UserLocks(lambda user: f"{tmp_path}/{user}", Patience(50))
     with locks.held("mia", wait=True), pytest.raises(DeadlineExceeded), locks.held("mia", wait=True):
         pass
     with locks.held("mia", wait=False):
@@ -144,7 +145,7 @@ def test_the_lock_is_free_again_after_an_error(locks: UserLocks) -> None:
 
 
 def test_any_time_to_wait_will_do(tmp_path: Path) -> None:
-    locks = UserLocks(lambda user: f"{tmp_path}/{user}", 10**18)
+    locks = UserLocks(lambda user: f"{tmp_path}/{user}", Patience(10**18))
     with locks.held("mia", wait=True):
         assert list(locks._queues) == ["mia"]
 
@@ -153,7 +154,8 @@ def test_a_child_that_was_forked_meanwhile_does_not_go_on_holding_it(tmp_path: P
     code = f"""
 import os
 from potofs.backends.filesystem.lock import UserLocks
-locks = UserLocks(lambda user: "{tmp_path}/" + user, 100)
+from potofs.backends.filesystem.patience import Patience
+locks = UserLocks(lambda user: "{tmp_path}/" + user, Patience(100))
 ours, theirs = os.pipe()
 with locks.held("mia", wait=True):
     child = os.fork()

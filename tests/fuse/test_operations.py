@@ -103,6 +103,41 @@ def test_what_is_archived_between_its_lookup_and_its_opening_is_read_as_the_arch
     trio.run(main)
 
 
+def test_an_append_that_comes_by_what_has_become_an_archive_is_refused_only_when_the_name_was_looked_up_again(
+    tmp_path: Any,
+) -> None:
+    """The kernel may open what was moved about by a name that it remembers."""
+    appending = FlagT(os.O_WRONLY | os.O_APPEND)
+    somebody, other = (cast(pyfuse3.RequestContext, SimpleNamespace(pid=pid)) for pid in (4711, 4712))
+
+    async def main() -> None:
+        with open_journal(f"file://{tmp_path}/journal") as journal:
+            journal.add_message("mia", ChatMessage("user", "old"))
+            journal.archive_conversation("mia", "old")
+            journal.add_message("mia", ChatMessage("user", "new"))
+            operations = Operations(Tree(journal))
+            inode = InodeT(ROOT_INODE)
+            for name in (b"users", b"mia", b"dialogs"):
+                inode = (await operations.lookup(inode, FileNameT(name), somebody)).st_ino
+            folder = (await operations.lookup(inode, FileNameT(b"archived"), somebody)).st_ino
+            archive = (await operations.lookup(folder, FileNameT(b"old.yaml"), somebody)).st_ino
+
+            async def errno_of_open(who: pyfuse3.RequestContext, what: InodeT) -> int:
+                with pytest.raises(pyfuse3.FUSEError) as raised:
+                    await operations.open(what, appending, who)
+                return raised.value.errno
+
+            assert await errno_of_open(somebody, archive) == errno.ESTALE
+            current = (await operations.lookup(inode, FileNameT(b"current.yaml"), somebody)).st_ino
+            info = await operations.open(current, appending, somebody)
+            await operations.release(FileHandleT(info.fh))
+            for _ in range(2):
+                assert await errno_of_open(other, archive) == errno.ESTALE
+                assert await errno_of_open(other, archive) == errno.EPERM
+
+    trio.run(main)
+
+
 @pytest.mark.expects_warning("readdir: the server has gone")
 def test_a_listing_that_fails_midway_has_told_of_what_comes_before_and_counts_nothing_else(
     tmp_path: Any, monkeypatch: pytest.MonkeyPatch

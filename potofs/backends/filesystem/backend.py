@@ -44,6 +44,7 @@ from potofs.backends.filesystem.folders import Folders
 from potofs.backends.filesystem.index import Contents, Index
 from potofs.backends.filesystem.layout import DIRECTORY_MODE, Layout
 from potofs.backends.filesystem.lock import UserLocks
+from potofs.backends.filesystem.patience import Patience
 from potofs.backends.filesystem.running import Running
 from potofs.backends.filesystem.sync import GroupSync
 from potofs.backends.wording import gone_on, no_user
@@ -64,8 +65,9 @@ class FilesystemBackend(Backend):
         self.configured = self._settings = where.settings(FilesystemSettings)
         self.limits = self._settings.limits
         self._layout = Layout(where.place)
-        self._locks = UserLocks(self._layout.lock, self._settings.lock_timeout_ms)
-        self._fence = FenceFile(self._layout, self._settings.lock_timeout_ms)
+        self._patience = Patience(self._settings.lock_timeout_ms)
+        self._locks = UserLocks(self._layout.lock, self._patience)
+        self._fence = FenceFile(self._layout, self._patience)
         self._folders = Folders(self._layout, self._fence)
         self._conversations = Conversations(self._layout)
         self._index = Index(
@@ -141,11 +143,11 @@ class FilesystemBackend(Backend):
             self.blocks = self.append_blocks = True
 
     def hurry(self) -> None:
-        self._locks.hurries = True
+        self._patience.hurries = True
 
     @property
     def patience(self) -> float:
-        return self._locks.timeout
+        return self._patience.timeout
 
     # Users
 

@@ -18,16 +18,19 @@ from potofs.backends.filesystem import files
 from potofs.backends.filesystem.conversations import must_be_there
 from potofs.backends.filesystem.layout import FILE_MODE, Layout
 from potofs.backends.filesystem.lock import locked
+from potofs.backends.filesystem.patience import Patience
 from potofs.backends.filesystem.sync import sync_directory
-from potofs.backends.waiting import left_of
 from potofs.errors import DeadlineExceeded, Fenced, WouldBlock
+
+# What its lock is waited for by: no user is called so.
+_NAME = ""
 
 
 class FenceFile:
     """The fence of one root."""
 
-    def __init__(self, layout: Layout, timeout_ms: int) -> None:
-        self._layout, self._timeout = layout, timeout_ms / 1000
+    def __init__(self, layout: Layout, patience: Patience) -> None:
+        self._layout, self._patience = layout, patience
         # What was read last, and from which file.
         self._known: tuple[tuple[int, int], Fence] | None = None
 
@@ -71,11 +74,14 @@ class FenceFile:
     def _locked(self, how: int, *, wait: bool) -> Iterator[None]:
         with must_be_there(self._layout):
             files.make_directories(self._layout.system, below=self._layout.root, durable=False)
-        deadline = time.monotonic() + (left_of(self._timeout) if wait else 0)
+        patience = self._patience.left(_NAME)
+        timeout = patience if wait else 0.0
+        deadline = time.monotonic() + timeout
         descriptor = os.open(self._layout.fence_lock, os.O_RDWR | os.O_CREAT, FILE_MODE)
         try:
             if not locked(descriptor, how, deadline):
-                raise self._given_up(wait)
+                raise self._given_up(timeout, patience)
+            self._patience.had(_NAME)
             try:
                 yield
             finally:
@@ -84,12 +90,13 @@ class FenceFile:
         finally:
             os.close(descriptor)
 
-    def _given_up(self, wait: bool) -> WouldBlock | DeadlineExceeded:
-        if not wait:
+    def _given_up(self, timeout: float, patience: float) -> WouldBlock | DeadlineExceeded:
+        if timeout < patience:
             return WouldBlock("the journal is being frozen or opened")
+        self._patience.given_up(_NAME, timeout)
         return DeadlineExceeded(
-            f"another program has held {self._layout.fence_lock} for {self._timeout:g} s (lockTimeoutMs); "
-            "nothing was changed, try again"
+            f"another program has held {self._layout.fence_lock} for too long "
+            f"(lockTimeoutMs is {1000 * self._patience.timeout:g}); nothing was changed, try again"
         )
 
 

@@ -12,14 +12,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from potofs.backends.filesystem.layout import FILE_MODE
-from potofs.backends.waiting import insists, is_whole, left_of
+from potofs.backends.filesystem.patience import Patience
 from potofs.errors import DeadlineExceeded, WouldBlock
 
 # How often a lock that another process holds is tried again: soon at first, for appends are short (seconds).
 _FIRST_PAUSE = 0.0005
 _LONGEST_PAUSE = 0.008
-# What a lock gets that somebody has just waited for in vain (seconds).
-_MOMENT = 0.02
 
 
 def locked(descriptor: int, how: int, deadline: float) -> bool:
@@ -51,14 +49,9 @@ class _Queue:
 class UserLocks:
     """The locks of all users of one root."""
 
-    def __init__(self, path_of: Callable[[str], str], timeout_ms: int) -> None:
+    def __init__(self, path_of: Callable[[str], str], patience: Patience) -> None:
         self._path_of = path_of
-        #: How long is waited (seconds).
-        self.timeout = min(timeout_ms / 1000, threading.TIMEOUT_MAX)
-        #: Whether those who come after one that has waited in vain wait for a moment only.
-        self.hurries = False
-        # When somebody was last given up for, of users whose lock nobody has had since (seconds, monotonic).
-        self._given_up_at: dict[str, float] = {}
+        self._patience = patience
         self._guard = threading.Lock()
         self._queues: dict[str, _Queue] = {}
 
@@ -66,20 +59,21 @@ class UserLocks:
     def held(self, user: str, *, wait: bool) -> Iterator[int]:
         """Holds the lock of a user whose folder exists, and gives its file, opened.
 
-        Raises WouldBlock at once if it may not wait, DeadlineExceeded if it waited too long.
+        Raises WouldBlock at once if it may not wait but would, DeadlineExceeded if it waited too long.
         """
-        timeout = self._patience(user) if wait else 0
+        patience = self._patience.left(user)
+        timeout = patience if wait else 0.0
         deadline = time.monotonic() + timeout
         with self._queued(user) as lock:
-            if not lock.acquire(timeout=timeout) if wait else not lock.acquire(blocking=False):
-                raise self._given_up(user, timeout if wait else None)
+            if not lock.acquire(timeout=timeout):
+                raise self._given_up(user, timeout, patience)
             try:
                 # Opened anew each time: a lock belongs to an open file, which child processes share.
                 descriptor = os.open(self._path_of(user), os.O_RDWR | os.O_CREAT, FILE_MODE)
                 try:
                     if not locked(descriptor, fcntl.LOCK_EX, deadline):
-                        raise self._given_up(user, timeout if wait else None)
-                    self._given_up_at.pop(user, None)
+                        raise self._given_up(user, timeout, patience)
+                    self._patience.had(user)
                     try:
                         yield descriptor
                     finally:
@@ -104,20 +98,11 @@ class UserLocks:
                 if not queue.wanted_by:
                     del self._queues[user]
 
-    def _patience(self, user: str) -> float:
-        if not self.hurries or insists():
-            return left_of(self.timeout)
-        given_up = self._given_up_at.get(user)
-        # For as long at most: whoever comes then waits once more.
-        has_passed = given_up is None or time.monotonic() > given_up + self.timeout
-        return left_of(self.timeout) if has_passed else _MOMENT
-
-    def _given_up(self, user: str, timeout: float | None) -> WouldBlock | DeadlineExceeded:
-        if timeout is None:
+    def _given_up(self, user: str, timeout: float, patience: float) -> WouldBlock | DeadlineExceeded:
+        if timeout < patience:
             return WouldBlock(f"user {user!r}: another writer is at work")
-        if is_whole(timeout, self.timeout):
-            self._given_up_at[user] = time.monotonic()
+        self._patience.given_up(user, timeout)
         return DeadlineExceeded(
-            f"user {user!r}: another writer has held {self._path_of(user)} for {timeout:.2g} s and longer "
-            f"(lockTimeoutMs is {1000 * self.timeout:g}); nothing was changed, try again"
+            f"user {user!r}: another writer has held {self._path_of(user)} for too long "
+            f"(lockTimeoutMs is {1000 * self._patience.timeout:g}); nothing was changed, try again"
         )

@@ -5,7 +5,6 @@ redis-py is typed loosely; a client is Any here and wherever one is used.
 
 import threading
 from collections.abc import Callable
-from contextlib import suppress
 from typing import Any
 
 import redis
@@ -105,13 +104,21 @@ def masters(of: Any) -> list[Any]:
     return [cluster.get_redis_connection(node) for node in cluster.get_primaries()]
 
 
-def answers(asked: Any, glance: float) -> bool:
-    """Whether a server, or any master of a cluster, answers a PING; each is given so long (seconds)."""
-    for master in masters(asked):
-        with patience.within(glance), suppress(*failures.THEIRS):
-            master.ping()
-            return True
-    return False
+def is_silent(asked: Any, timeout: float, *, fails_over: bool) -> bool:
+    """Whether nobody answers a PING, neither the server nor any master of a cluster, in so long (seconds) for all.
+
+    Whoever says no at once is not silent, unless another one may take its place.
+    """
+    found, all_of_them = False, masters(asked)
+    for master in all_of_them:
+        with patience.within(timeout / len(all_of_them)):
+            try:
+                master.ping()
+            except failures.THEIRS as error:
+                found = found or isinstance(error, redis.TimeoutError) or failures.passes(error, fails_over=fails_over)
+            else:
+                return False
+    return found
 
 
 def close(ended: Any) -> None:

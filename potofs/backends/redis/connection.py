@@ -29,16 +29,14 @@ Argument = str | bytes | int
 _PAUSES = (0.0, 0.05, 0.2)
 # While waiting for a server to become ready (seconds).
 _PATIENCE = 0.05
-# How long a server that has just answered nobody until a deadline may take to answer a PING (part of a deadline).
-_GLANCE = 1 / 20
-# As many times less for those who come right after one that has looked in vain.
-_SHORTER = 10
+# How long between two looks at a server that answers nobody (seconds).
+_PAUSE = 0.02
 # What is kept, of a cluster's deadline, for asking where its masters are, if one has not answered (part of it).
 _LOOK = 1 / 10
 
 
 class Silent(DeadlineExceeded):
-    """The server answered nobody until a moment ago, nor a PING now, so it was not asked: nothing was sent."""
+    """The server answers nobody, nor a PING, so it was not asked: nothing was sent."""
 
 
 class Link:
@@ -63,25 +61,25 @@ class Link:
         self._client: Any = None
         #: Whether Silent is raised.
         self.hurries = False
-        # When a server answered last, and when all had been silent for a whole deadline (seconds, monotonic).
-        self._answered = self._silent = 0.0
-        # When a PING was answered by nobody, and a connection refused or cut, last.
-        self._glanced = self._refused = 0.0
+        # When a server answered last, and when a connection was refused or cut (seconds, monotonic).
+        self._answered = self._refused = 0.0
+        # Asks whether it answers again, after all had been silent for a whole deadline.
+        self._watching = threading.Lock()
+        self._watcher: threading.Thread | None = None
+        self._is_closed = threading.Event()
 
     def run(self, do: Callable[[Any], Result]) -> Result:
         """What a function makes of a redis-py client; called again, within the deadline, if the connection was cut.
 
         So it has to do the same when it is done twice. If it `hurries`, and this thread does not insist, raises Silent
-        soon where others have just waited in vain.
+        at once where others have waited in vain, until the server answers a PING.
         """
         begun = time.monotonic()
         deadline = begun + left_of(self.timeout)
-        # For a deadline at most: to answer a PING so soon may be more than it can.
-        is_silent = self._answered < self._silent and begun < self._silent + self.timeout
         is_refused = self._answered < self._refused and begun < self._refused + self.timeout
         hurries = self.hurries and not insists()
-        if hurries and is_silent and not self._answers_again():
-            raise Silent(f"{self._server} did not answer within {self.timeout:g} s a moment ago")
+        if hurries and self._watcher is not None:
+            raise Silent(f"{self._server} did not answer within {self.timeout:g} s, and has not since")
         # Once more at least, for a connection that was kept may have been cut by the last one's end.
         pauses = _PAUSES[:1] if hurries and is_refused else _PAUSES
         for attempt in itertools.count():
@@ -98,8 +96,8 @@ class Link:
                 now = time.monotonic()
                 if pause is None or now + pause > deadline:
                     if now >= deadline - self._kept and self._answered < begun:
-                        if is_whole(deadline - begun, self.timeout):
-                            self._silent = now
+                        if self.hurries and is_whole(deadline - begun, self.timeout):
+                            self._watch()
                     elif failures.is_cut(error) and self._answered < begun:
                         self._refused = now
                     raise failures.translated(error, self._server, deadline - begun) from None
@@ -109,21 +107,29 @@ class Link:
                 return result
         raise AssertionError("it counts for ever")
 
-    def _answers_again(self) -> bool:
-        glance = self.timeout * _GLANCE
-        # Where the kernel sends one request after another, each of them would wait for a look of its own: that of most
-        # is shorter.
-        is_first = time.monotonic() > self._glanced + glance
-        if not is_first:
-            glance /= _SHORTER
-        # A cluster may have one node that hangs, and others that have just not been asked.
-        with patience.within(2 * glance):
-            if self._client is None or not clients.answers(self._client, glance):
-                if is_first:
-                    self._glanced = time.monotonic()
-                return False
-        self._answered = time.monotonic()
-        return True
+    def _watch(self) -> None:
+        """Has it watched when a server answers again; but not if others of a cluster do all the while."""
+        if self._kept and self._client and not clients.is_silent(self._client, self._kept, fails_over=self._fails_over):
+            return
+        with self._watching:
+            if self._watcher is None and not self._is_closed.is_set():
+                self._watcher = threading.Thread(target=self._await_answer, name="potofs-silence", daemon=True)
+                self._watcher.start()
+
+    def _await_answer(self) -> None:
+        """Asks until a server answers anybody; in its own thread, so that each gets as long as it ever has."""
+        begun = time.monotonic()
+        try:
+            while self._answered < begun and not self._is_closed.wait(_PAUSE):
+                client = self._client
+                if client is None or not clients.is_silent(client, self.timeout, fails_over=self._fails_over):
+                    return
+        except Exception:
+            # Whose connection is closed meanwhile meets anything.
+            if not self._is_closed.is_set():
+                raise
+        finally:
+            self._watcher = None
 
     def command(self, *arguments: Argument) -> Any:
         """The answer to one command that may be repeated: one that reads, or that leaves the same when done twice."""
@@ -271,6 +277,7 @@ class Link:
 
     def close(self) -> None:
         """Ends the connections."""
+        self._is_closed.set()
         client, self._client = self._client, None
         if client is not None:
             clients.close(client)
