@@ -189,7 +189,7 @@ class ConversationFile(OpenFile):
         self._close_reader()
         if self._appender is None:
             return
-        appender = self._told()
+        appender, has_failed = self._told(), False
         if self._is_left and not self._is_killed:
             # Nobody goes on, and nobody was told anything when it was closed before.
             try:
@@ -199,7 +199,8 @@ class ConversationFile(OpenFile):
             except (PotofsError, OSError):
                 if not is_last:
                     raise
-        appender.close()
+                has_failed = True
+        appender.close(tries=not has_failed)
         if self._tree.sync_on_close:
             # A message that was in doubt may be stored now. What fails here is not tried again: see `backends`.
             try:

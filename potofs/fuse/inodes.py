@@ -70,9 +70,7 @@ class Inodes:
             if before.user != node.user:
                 _note(self._changed_hands, inode)
         self._nodes[inode] = node
-        if node.kind in _ENDLESS:
-            self._endless[inode] = time.monotonic()
-            self._endless.move_to_end(inode)
+        self._note_endless(inode, node)
         if node.kind is Kind.CURRENT:
             _note(self._told_as_current, inode)
         elif inode in self._told_as_current:
@@ -86,8 +84,10 @@ class Inodes:
     def renamed(self, inode: int, node: Node) -> None:
         """The same, through this mount, which is how the kernel learns of it."""
         self.moved(inode, node)
-        if node.kind is Kind.CURRENT and inode in self._nodes:
-            _note(self._told_as_current, inode)
+        if inode in self._nodes:
+            self._note_endless(inode, node)
+            if node.kind is Kind.CURRENT:
+                _note(self._told_as_current, inode)
 
     def to_let_go(self, is_open: Callable[[int], bool]) -> list[tuple[int, Node]]:
         """If there is too much without end: a few numbers that it was not told of lately, and that nobody has open."""
@@ -159,6 +159,11 @@ class Inodes:
             self._told_as_current.pop(inode, None)
             self._told_as_archive.pop(inode, None)
             self._changed_hands.pop(inode, None)
+
+    def _note_endless(self, inode: int, node: Node) -> None:
+        if node.kind in _ENDLESS:
+            self._endless[inode] = time.monotonic()
+            self._endless.move_to_end(inode)
 
     def __len__(self) -> int:
         """How many numbers the kernel remembers, the root among them."""

@@ -18,8 +18,8 @@ from potofs.fuse.workers import Workers
 
 log = logging.getLogger(__name__)
 
-# How much is kept so while nothing can be stored (bytes of memory), and what a file takes beside its contents. What was
-# not tried yet is kept in any case.
+# How much is kept so while nothing can be stored (bytes of memory), for as many users as there are in equal shares, and
+# what a file takes beside its contents.
 _MOST = 64 << 20
 _FILE = 4 << 10
 # How long between two tries, at first and at most (seconds).
@@ -71,7 +71,7 @@ class Leaving:
                 continue
             if pause == _PAUSE:
                 _tell(logging.WARNING, "%s: what was not finished cannot be kept in rejected/ yet: %s", file, error)
-            while files and self._size > _MOST:
+            while self._size > _MOST and sum(size for _, size in files) > _MOST / len(self._of_users):
                 last, size = files[0]
                 error = await self._error_of(functools.partial(last.settle, is_last=True))
                 if error is not None:

@@ -236,27 +236,30 @@ class Operations(pyfuse3.Operations):
     async def open(self, inode: InodeT, flags: FlagT, ctx: RequestContext) -> FileInfo:
         node = self._inodes.node(inode)
         sought_as = self._inodes.sought_as(ctx.pid, inode)
+        is_back = self._inodes.is_back(ctx.pid)
+        if self._inodes.has_changed_hands(inode) and sought_as is not Kind.CURRENT and not (is_back and sought_as):
+            # It is told the number that the name has now.
+            raise self._sent_back(ctx.pid, is_back, f"{node} was another user's a moment ago")
         # Whoever opens by /proc/self/fd looks nothing up again, and in other pid namespaces nobody is known.
-        is_sure = self._inodes.is_back(ctx.pid) or not ctx.pid
-        if self._inodes.has_changed_hands(inode) and sought_as is not Kind.CURRENT:
-            # The kernel looks the name up again, and is told the number that it has now.
-            raise Stale(f"{node} was another user's a moment ago")
+        may_be_unknown = is_back or not ctx.pid
         writes = flags & os.O_ACCMODE != os.O_RDONLY
         if node.kind is Kind.SCRATCH or (flags & os.O_TRUNC) or (writes and not flags & os.O_APPEND):
-            if node.kind in {Kind.CURRENT, Kind.ARCHIVE} and sought_as is not node.kind and not is_sure:
-                raise self._sent_back(ctx.pid, node)
+            if node.kind in {Kind.CURRENT, Kind.ARCHIVE} and not _is_meant(node.kind, sought_as, may_be_unknown):
+                raise self._sent_back(ctx.pid, is_back, f"{node} may be called otherwise by now")
             return await self._opened_to_write(inode, node, flags)
         reader = appender = opener = None
         if writes:
             looked_up = node
             try:
                 node = await self._ask(node, lambda: self._finder.to_append_to(inode, looked_up, flags, sought_as))
-            except Stale:
-                self._inodes.send_back(ctx.pid)
-                raise
-            if node.kind is Kind.ARCHIVE and not is_sure:
-                # It would be refused, and may be meant as what it was before it was moved.
-                raise self._sent_back(ctx.pid, node)
+            except Stale as error:
+                raise self._sent_back(ctx.pid, is_back, str(error)) from None
+            if (node.kind is Kind.ARCHIVE and not may_be_unknown) or (
+                node.kind is Kind.CURRENT and not _is_meant(Kind.CURRENT, sought_as, may_be_unknown)
+            ):
+                # An archive would be refused, and may be meant as what it was before it was moved; and what is looked
+                # up as an archive is not to be gone on with because it is none any more.
+                raise self._sent_back(ctx.pid, is_back, f"{node} may be called otherwise by now")
             appender = self._tree.appender(node)
         if flags & os.O_ACCMODE != os.O_WRONLY:
             found, appends = node, appender is not None
@@ -456,10 +459,14 @@ class Operations(pyfuse3.Operations):
 
         return self._opened(self._draft_file(node, inode, await self._ask(node, draft), flags))
 
-    def _sent_back(self, process: int, node: Node) -> Stale:
-        """For who opens by a name that the kernel may remember, and that may be nobody's, or another's, by now."""
-        self._inodes.send_back(process)
-        return Stale(f"{node} may be called otherwise by now")
+    def _sent_back(self, process: int, is_back: bool, why: str) -> Stale:
+        """For who opens by a name that the kernel may remember, and that may be nobody's, or another's, by now.
+
+        The kernel looks the name up once more, and only once.
+        """
+        if not is_back:
+            self._inodes.send_back(process)
+        return Stale(why)
 
     def _draft_file(self, node: Node, inode: int, draft: Draft, flags: int) -> DraftFile:
         return DraftFile(
@@ -501,3 +508,8 @@ class Operations(pyfuse3.Operations):
         remembered = not (node.kind.is_fresh or self._tree.is_just_made(node))
         answer.entry_timeout = answer.attr_timeout = REMEMBERED if remembered else 0.0
         return answer
+
+
+def _is_meant(kind: Kind, sought_as: Kind | None, may_be_unknown: bool) -> bool:
+    """Whether what is opened was looked up as what it is; `may_be_unknown`: that nobody knows is good enough."""
+    return sought_as is kind or (sought_as is None and may_be_unknown)

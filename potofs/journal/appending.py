@@ -218,26 +218,31 @@ class Appender:
         finally:
             self._stamps.forget()
 
-    def close(self) -> None:
-        """Sets aside what never became a message; raises OSError if even that cannot be."""
+    def close(self, *, tries: bool = True) -> None:
+        """Sets aside what never became a message; raises OSError if even that cannot be.
+
+        What a flush has left in doubt it `tries` once more to store, or sets aside, too.
+        """
         # However much is kept already: this is all that comes.
         if self._doubts.owed:
-            self._store_or_keep_owed()
+            self._store_or_keep_owed(tries)
         if not stream.says_nothing(self._waiting):
             self._keep(_Refused(self._waiting, in_doubt=False))
         self._wait_for(b"")
         self._settle()
 
-    def _store_or_keep_owed(self) -> None:
+    def _store_or_keep_owed(self, tries: bool) -> None:
         owed = self._doubts.owed
-        try:
-            self._commit_and_settle([], wait=True)
-        except (PotofsError, OSError) as error:
-            log.warning("a message that may be stored already could not be stored at the close: %s", error)
-            self._doubts = Doubts()
-            for one in owed:
-                # With its timestamp: appended once more, it is known if it is there.
-                self._keep(_Refused(one.record.data, in_doubt=True))
+        if tries:
+            try:
+                self._commit_and_settle([], wait=True)
+                return
+            except (PotofsError, OSError) as error:
+                log.warning("a message that may be stored already could not be stored at the close: %s", error)
+        self._doubts = Doubts()
+        for one in owed:
+            # With its timestamp: appended once more, it is known if it is there.
+            self._keep(_Refused(one.record.data, in_doubt=True))
 
     def _take_back(self, data: bytes) -> None:
         """Forgets that the last write failed, if it comes again and its records may be stored: so there is no hole."""

@@ -181,3 +181,30 @@ def test_a_long_read_is_not_done_for_who_may_not_wait(on_files: Callable[..., Ba
     assert fresh.append("mia", records(399, 401)).stored == 1
     # Known by now.
     assert fresh.append("mia", records(401, 402), wait=False).stored == 1
+
+
+def test_for_a_mount_one_of_those_who_come_waits_and_the_others_are_told_soon(tmp_path: Path) -> None:
+    patience = Patience(200)
+    patience.hurries = True
+    locks = UserLocks(lambda user: f"{tmp_path}/{user}", patience)
+
+    def waited() -> float:
+        begun = time.monotonic()
+        with pytest.raises(DeadlineExceeded), locks.held("mia", wait=True):
+            pass
+        return time.monotonic() - begun
+
+    with held_by_a_process(tmp_path / "mia"):
+        assert waited() > 0.19
+        shorter = [waited() for _ in range(8)]
+        assert sum(shorter) < 0.19
+        with pytest.raises(DeadlineExceeded), locks.held("mia", wait=False):
+            pass
+        time.sleep(0.2)
+        with pytest.raises(WouldBlock), locks.held("mia", wait=False):
+            pass
+        assert waited() > 0.19, "it may be let go now and then"
+    with locks.held("mia", wait=True):
+        pass
+    with held_by_a_process(tmp_path / "mia"):
+        assert waited() > 0.19, "somebody had it"

@@ -116,6 +116,9 @@ def test_archives_that_are_too_many_are_let_go_but_for_those_that_are_open_or_th
     assert not inodes.is_needless(111), "it was told again"
     inodes.moved(113, MIA)
     assert let_go() == list(range(114, 123)), "nor what is no archive any more"
+    inodes.remember(5999, MIA)
+    inodes.renamed(5999, Node(Kind.ARCHIVE, "mia", "moved"))
+    assert not inodes.is_needless(5999), "through this mount: nobody looks it up"
     tell(range(6000, 6000 + MANY))
     now += 1
     tell(range(8000, 8000 + MANY))

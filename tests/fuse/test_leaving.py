@@ -141,3 +141,18 @@ def test_what_would_be_given_up_is_set_aside_if_that_is_possible(monkeypatch: py
 
     left = while_it_runs(main)
     assert (done, list(left.files())) == (["mia at last"], [])
+
+
+def test_a_small_share_is_not_given_up_for_a_large_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(leaving, "_FILE", 0)
+    monkeypatch.setattr(leaving, "_MOST", 1000)
+    done: list[str] = []
+
+    async def main(left: Leaving) -> None:
+        for _ in range(50):
+            left.add(Left("noah", [], failures=float("inf")))
+        left.add(Left("mia", done, failures=3))
+        await until(lambda: bool(done))
+
+    while_it_runs(main)
+    assert done == ["mia"]

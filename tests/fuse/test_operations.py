@@ -17,7 +17,7 @@ from potofs.backends.base import Reader
 from potofs.errors import PotofsError, Unreachable
 from potofs.fuse.operations import Operations
 from potofs.tree.attributes import ROOT_INODE, Entry
-from potofs.tree.nodes import Node
+from potofs.tree.nodes import Kind, Node
 from potofs.tree.tree import Tree
 
 NOBODY = pyfuse3.RequestContext()
@@ -122,9 +122,9 @@ def test_an_append_that_comes_by_what_has_become_an_archive_is_refused_only_when
             folder = (await operations.lookup(inode, FileNameT(b"archived"), somebody)).st_ino
             archive = (await operations.lookup(folder, FileNameT(b"old.yaml"), somebody)).st_ino
 
-            async def errno_of_open(who: pyfuse3.RequestContext, what: InodeT) -> int:
+            async def errno_of_open(who: pyfuse3.RequestContext, what: InodeT, flags: FlagT = appending) -> int:
                 with pytest.raises(pyfuse3.FUSEError) as raised:
-                    await operations.open(what, appending, who)
+                    await operations.open(what, flags, who)
                 return raised.value.errno
 
             assert await errno_of_open(somebody, archive) == errno.ESTALE
@@ -134,6 +134,15 @@ def test_an_append_that_comes_by_what_has_become_an_archive_is_refused_only_when
             for _ in range(2):
                 assert await errno_of_open(other, archive) == errno.ESTALE
                 assert await errno_of_open(other, archive) == errno.EPERM
+            # Restored elsewhere, as others know already: not to be gone on with by its old name.
+            journal.restore_conversation("mia", "old")
+            assert (await operations.lookup(inode, FileNameT(b"current.yaml"), other)).st_ino == archive
+            for writing in (appending, FlagT(os.O_RDWR)):
+                assert await errno_of_open(somebody, archive, writing) == errno.ESTALE
+                operations._inodes.looked_up(somebody.pid, archive, Node(Kind.ARCHIVE, "mia", "old"))
+                assert await errno_of_open(somebody, archive, writing) == errno.ESTALE
+            await operations.lookup(inode, FileNameT(b"current.yaml"), somebody)
+            await operations.release(FileHandleT((await operations.open(archive, appending, somebody)).fh))
 
     trio.run(main)
 

@@ -74,7 +74,7 @@ class FenceFile:
     def _locked(self, how: int, *, wait: bool) -> Iterator[None]:
         with must_be_there(self._layout):
             files.make_directories(self._layout.system, below=self._layout.root, durable=False)
-        patience = self._patience.left(_NAME)
+        patience = self._patience.left(_NAME, waits=wait)
         timeout = patience if wait else 0.0
         deadline = time.monotonic() + timeout
         descriptor = os.open(self._layout.fence_lock, os.O_RDWR | os.O_CREAT, FILE_MODE)

@@ -61,7 +61,7 @@ class UserLocks:
 
         Raises WouldBlock at once if it may not wait but would, DeadlineExceeded if it waited too long.
         """
-        patience = self._patience.left(user)
+        patience = self._patience.left(user, waits=wait)
         timeout = patience if wait else 0.0
         deadline = time.monotonic() + timeout
         with self._queued(user) as lock:

@@ -15,7 +15,7 @@ _MOMENTS = 6
 class _InVain(NamedTuple):
     """A lock that was waited for in vain."""
 
-    #: When that was last (seconds, monotonic), and how often it was tried since the first time.
+    #: When somebody waited for a deadline (seconds, monotonic), and how often it was tried since.
     at: float
     times: int
 
@@ -31,11 +31,15 @@ class Patience:
         # Of locks that nobody has had since.
         self._in_vain: dict[str, _InVain] = {}
 
-    def left(self, name: str) -> float:
-        """How long this thread waits for a lock (seconds)."""
+    def left(self, name: str, *, waits: bool) -> float:
+        """How long this thread may wait for a lock (seconds), if it `waits`."""
         found = self._in_vain.get(name)
-        # After a while in which nobody came, it is as it was before.
-        if found is None or not self.hurries or insists() or time.monotonic() > found.at + self.timeout:
+        if found is None or not self.hurries or insists():
+            return left_of(self.timeout)
+        if time.monotonic() > found.at + self.timeout:
+            # One of all who come waits for as long as the first: it may be let go now and then.
+            if waits:
+                self._in_vain[name] = _InVain(time.monotonic(), 0)
             return left_of(self.timeout)
         return _MOMENT / 2**found.times if found.times < _MOMENTS else 0.0
 
@@ -49,4 +53,4 @@ class Patience:
         if is_whole(waited, self.timeout):
             self._in_vain[name] = _InVain(time.monotonic(), 0)
         elif found is not None:
-            self._in_vain[name] = _InVain(time.monotonic(), found.times + 1)
+            self._in_vain[name] = _InVain(found.at, found.times + 1)

@@ -17,9 +17,10 @@ import redis
 from potofs.backends.redis import clients, failures, patience
 from potofs.backends.redis.address import address
 from potofs.backends.redis.scripts import Script
+from potofs.backends.redis.silence import Silence
 from potofs.backends.waiting import insists, is_whole, left_of
 from potofs.config import RedisSettings, Where
-from potofs.errors import Damaged, DeadlineExceeded
+from potofs.errors import Damaged, DeadlineExceeded, PotofsError
 
 Result = TypeVar("Result")
 #: A key or an argument of a command.
@@ -29,8 +30,6 @@ Argument = str | bytes | int
 _PAUSES = (0.0, 0.05, 0.2)
 # While waiting for a server to become ready (seconds).
 _PATIENCE = 0.05
-# How long between two looks at a server that answers nobody (seconds).
-_PAUSE = 0.02
 # What is kept, of a cluster's deadline, for asking where its masters are, if one has not answered (part of it).
 _LOOK = 1 / 10
 
@@ -63,23 +62,20 @@ class Link:
         self.hurries = False
         # When a server answered last, and when a connection was refused or cut (seconds, monotonic).
         self._answered = self._refused = 0.0
-        # Asks whether it answers again, after all had been silent for a whole deadline.
-        self._watching = threading.Lock()
-        self._watcher: threading.Thread | None = None
-        self._is_closed = threading.Event()
+        self._silence = Silence(self._is_silent, self.timeout)
 
     def run(self, do: Callable[[Any], Result]) -> Result:
         """What a function makes of a redis-py client; called again, within the deadline, if the connection was cut.
 
-        So it has to do the same when it is done twice. If it `hurries`, and this thread does not insist, raises Silent
-        at once where others have waited in vain, until the server answers a PING.
+        So it has to do the same when it is done twice. If it `hurries`, and this thread does not insist, raises soon
+        what others were told who have waited in vain (Silent), as long as the server is silent.
         """
         begun = time.monotonic()
         deadline = begun + left_of(self.timeout)
         is_refused = self._answered < self._refused and begun < self._refused + self.timeout
         hurries = self.hurries and not insists()
-        if hurries and self._watcher is not None:
-            raise Silent(f"{self._server} did not answer within {self.timeout:g} s, and has not since")
+        if hurries and (why := self._silence.why()) is not None:
+            raise Silent(f"{why}, nor since") if isinstance(why, DeadlineExceeded) else type(why)(*why.args)
         # Once more at least, for a connection that was kept may have been cut by the last one's end.
         pauses = _PAUSES[:1] if hurries and is_refused else _PAUSES
         for attempt in itertools.count():
@@ -95,41 +91,28 @@ class Link:
                     pause = None
                 now = time.monotonic()
                 if pause is None or now + pause > deadline:
-                    if now >= deadline - self._kept and self._answered < begun:
-                        if self.hurries and is_whole(deadline - begun, self.timeout):
-                            self._watch()
-                    elif failures.is_cut(error) and self._answered < begun:
-                        self._refused = now
-                    raise failures.translated(error, self._server, deadline - begun) from None
+                    told = failures.translated(error, self._server, deadline - begun)
+                    if self._answered < begun:
+                        if now + (pause or 0.0) >= deadline - self._kept:
+                            self._was_silent(told, deadline - begun)
+                        elif failures.is_cut(error):
+                            self._refused = now
+                    raise told from None
                 time.sleep(pause)
             else:
                 self._answered = time.monotonic()
+                self._silence.end()
                 return result
         raise AssertionError("it counts for ever")
 
-    def _watch(self) -> None:
+    def _was_silent(self, told: PotofsError | OSError, waited: float) -> None:
         """Has it watched when a server answers again; but not if others of a cluster do all the while."""
-        if self._kept and self._client and not clients.is_silent(self._client, self._kept, fails_over=self._fails_over):
-            return
-        with self._watching:
-            if self._watcher is None and not self._is_closed.is_set():
-                self._watcher = threading.Thread(target=self._await_answer, name="potofs-silence", daemon=True)
-                self._watcher.start()
+        if self.hurries and is_whole(waited, self.timeout) and not (self._kept and not self._is_silent(self._kept)):
+            self._silence.begin(told)
 
-    def _await_answer(self) -> None:
-        """Asks until a server answers anybody; in its own thread, so that each gets as long as it ever has."""
-        begun = time.monotonic()
-        try:
-            while self._answered < begun and not self._is_closed.wait(_PAUSE):
-                client = self._client
-                if client is None or not clients.is_silent(client, self.timeout, fails_over=self._fails_over):
-                    return
-        except Exception:
-            # Whose connection is closed meanwhile meets anything.
-            if not self._is_closed.is_set():
-                raise
-        finally:
-            self._watcher = None
+    def _is_silent(self, seconds: float) -> bool:
+        # A client that was never made asks whoever wants it.
+        return self._client is not None and clients.is_silent(self._client, seconds, fails_over=self._fails_over)
 
     def command(self, *arguments: Argument) -> Any:
         """The answer to one command that may be repeated: one that reads, or that leaves the same when done twice."""
@@ -225,9 +208,7 @@ class Link:
         if not any(known):
             return False
         if have < self._replicas:
-            raise DeadlineExceeded(
-                f"{self._server}: stored, but {have} of {self._replicas} replicas have it after {self.timeout / 2:g} s"
-            )
+            raise DeadlineExceeded(f"{self._server}: stored, but {have} of {self._replicas} replicas have it in time")
         return True
 
     @contextmanager
@@ -277,7 +258,7 @@ class Link:
 
     def close(self) -> None:
         """Ends the connections."""
-        self._is_closed.set()
+        self._silence.close()
         client, self._client = self._client, None
         if client is not None:
             clients.close(client)
