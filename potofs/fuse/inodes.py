@@ -9,15 +9,11 @@ from collections import OrderedDict
 from collections.abc import Callable
 
 from potofs.errors import Stale
+from potofs.fuse.recent import Recent
 from potofs.tree import nodes
 from potofs.tree.attributes import ROOT_INODE
 from potofs.tree.nodes import Kind, Node
 
-# How long after it was told of a running conversation the kernel may still come to open it (seconds). It remembers
-# its name for no time at all, so a busy machine is all that lies between.
-_ON_ITS_WAY = 2.0
-# Processes of which it is known what they looked up last.
-_PROCESSES = 4096
 #: Archives, and files in rejected/, that the kernel may remember however long ago it was told of them.
 MANY = 1024
 _ENDLESS = frozenset({Kind.ARCHIVE, Kind.REJECTED_FILE})
@@ -35,20 +31,14 @@ class Inodes:
         self._nodes: dict[int, Node] = {ROOT_INODE: nodes.ROOT}
         # How often beyond the first time; of most it was told once.
         self._told_again: dict[int, int] = {}
-        # When the kernel was last told of a number as a running conversation, and of those as an archive (seconds,
-        # monotonic); the longest ago first, and those only that are recent.
-        self._told_as_current: dict[int, float] = {}
-        self._told_as_archive: dict[int, float] = {}
-        # When a number was given to another user's conversation while the kernel remembered it (seconds, monotonic).
-        self._changed_hands: dict[int, float] = {}
+        # Of which numbers the kernel was just told as a running conversation, and of those as an archive.
+        self._told_as_current = Recent()
+        self._told_as_archive = Recent()
+        # Which were just given to another user's conversation while the kernel remembered them.
+        self._changed_hands = Recent()
         # When the kernel was last told of what comes without end (seconds, monotonic); the longest ago first, and
         # without those that were given to be let go since.
         self._endless: OrderedDict[int, float] = OrderedDict()
-        # The conversation that a process has looked up last, as long as it has looked up nothing else, and as which.
-        self._sought: OrderedDict[int, tuple[int, Kind]] = OrderedDict()
-        # Processes that were told to look a name up again, and have opened or missed nothing since, and when (seconds,
-        # monotonic); the longest ago first, and those only that are recent.
-        self._sent_back: dict[int, float] = {}
 
     def node(self, inode: int) -> Node:
         """The entry; raises Stale for a number that the kernel was never told or has forgotten."""
@@ -68,13 +58,13 @@ class Inodes:
         if before is not None:
             self._told_again[inode] = self._told_again.get(inode, 0) + 1
             if before.user != node.user:
-                _note(self._changed_hands, inode)
+                self._changed_hands.note(inode)
         self._nodes[inode] = node
         self._note_endless(inode, node)
         if node.kind is Kind.CURRENT:
-            _note(self._told_as_current, inode)
-        elif inode in self._told_as_current:
-            _note(self._told_as_archive, inode)
+            self._told_as_current.note(inode)
+        elif self._told_as_current.is_noted(inode):
+            self._told_as_archive.note(inode)
 
     def moved(self, inode: int, node: Node) -> None:
         """A conversation has another name now. In any thread."""
@@ -87,7 +77,7 @@ class Inodes:
         if inode in self._nodes:
             self._note_endless(inode, node)
             if node.kind is Kind.CURRENT:
-                _note(self._told_as_current, inode)
+                self._told_as_current.note(inode)
 
     def to_let_go(self, is_open: Callable[[int], bool]) -> list[tuple[int, Node]]:
         """If there is too much without end: a few numbers that it was not told of lately, and that nobody has open."""
@@ -111,42 +101,20 @@ class Inodes:
         """Whether the kernel was not told of such a number again. In any thread."""
         return inode not in self._endless
 
-    def looked_up(self, process: int, inode: int, node: Node) -> None:
-        """A process (or thread) has looked an entry up: what it does next is about that, if it is a conversation."""
-        self._sought.pop(process, None)
-        # 0 are all those of other pid namespaces.
-        if node.kind in {Kind.CURRENT, Kind.ARCHIVE} and process:
-            self._sought[process] = inode, node.kind
-            if len(self._sought) > _PROCESSES:
-                self._sought.popitem(last=False)
-
-    def sought_as(self, process: int, inode: int) -> Kind | None:
-        """As what a process that opens a conversation has looked it up, if nothing else since; asked once."""
-        sought, kind = self._sought.pop(process, (None, None))
-        return kind if sought == inode else None
-
-    def send_back(self, process: int) -> None:
-        """A process that opens something is told to look its name up again."""
-        _note(self._sent_back, process)
-
-    def is_back(self, process: int) -> bool:
-        """Whether it was, and this is what it does then; asked once."""
-        return _is_recent(self._sent_back.pop(process, None))
-
     def has_changed_hands(self, inode: int) -> bool:
         """Whether whoever opens a number may have looked it up when it was another user's.
 
         A file's number is given again once it is gone, and the kernel remembers the names of archives for a while.
         """
-        return _is_recent(self._changed_hands.get(inode))
+        return inode in self._changed_hands
 
     def may_mean_current(self, inode: int) -> bool:
         """Whether whoever opens an archive may have looked it up when it was the running conversation."""
-        return _is_recent(self._told_as_current.get(inode))
+        return inode in self._told_as_current
 
     def may_mean_archive(self, inode: int) -> bool:
         """Whether whoever opens it may have looked it up as the archive that it is."""
-        return not self.may_mean_current(inode) or _is_recent(self._told_as_archive.get(inode))
+        return not self.may_mean_current(inode) or inode in self._told_as_archive
 
     def forget(self, inode: int, times: int) -> None:
         """The kernel forgets so many of the times that it was told."""
@@ -156,9 +124,9 @@ class Inodes:
         elif again < 0 and inode != ROOT_INODE:
             self._nodes.pop(inode, None)
             self._endless.pop(inode, None)
-            self._told_as_current.pop(inode, None)
-            self._told_as_archive.pop(inode, None)
-            self._changed_hands.pop(inode, None)
+            self._told_as_current.forget(inode)
+            self._told_as_archive.forget(inode)
+            self._changed_hands.forget(inode)
 
     def _note_endless(self, inode: int, node: Node) -> None:
         if node.kind in _ENDLESS:
@@ -168,18 +136,3 @@ class Inodes:
     def __len__(self) -> int:
         """How many numbers the kernel remembers, the root among them."""
         return len(self._nodes)
-
-
-def _note(moments: dict[int, float], number: int) -> None:
-    """Notes the present moment for a number, and forgets moments that are not recent any more."""
-    moments.pop(number, None)
-    while moments:
-        oldest = next(iter(moments))
-        if _is_recent(moments[oldest]):
-            break
-        del moments[oldest]
-    moments[number] = time.monotonic()
-
-
-def _is_recent(moment: float | None) -> bool:
-    return moment is not None and time.monotonic() - moment < _ON_ITS_WAY

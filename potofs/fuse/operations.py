@@ -40,6 +40,7 @@ from potofs.fuse.handles import Handles
 from potofs.fuse.inodes import Inodes
 from potofs.fuse.leaving import Leaving, settle_at_last
 from potofs.fuse.permissions import Owner, Permissions
+from potofs.fuse.seeking import Seekers
 from potofs.fuse.workers import Workers
 from potofs.names import NAME_MAX
 from potofs.tree import nodes
@@ -71,6 +72,7 @@ class Operations(pyfuse3.Operations):
         self.permissions = permissions or Permissions(Owner(os.getuid(), os.getgid()))
         self._tree = tree
         self._inodes = Inodes()
+        self._seekers = Seekers()
         self._handles = Handles()
         self._workers = Workers(tree.patience)
         self._openers = Openers(self._workers.run_beside)
@@ -92,10 +94,10 @@ class Operations(pyfuse3.Operations):
         try:
             entry = await self._looked_up(self._inodes.node(parent_inode), os.fsdecode(name))
         except NotFound:
-            self._inodes.is_back(ctx.pid)
+            self._seekers.missed(ctx.pid)
             raise
         node = entry.node
-        self._inodes.looked_up(ctx.pid, entry.attributes.inode, node)
+        self._seekers.looked_up(ctx.pid, entry.attributes.inode, node)
         if (
             self._tree.is_just_made(node)
             and intent.may_be_making(ctx.pid, folder=node.kind.is_directory)
@@ -235,31 +237,32 @@ class Operations(pyfuse3.Operations):
     @answered
     async def open(self, inode: InodeT, flags: FlagT, ctx: RequestContext) -> FileInfo:
         node = self._inodes.node(inode)
-        sought_as = self._inodes.sought_as(ctx.pid, inode)
-        is_back = self._inodes.is_back(ctx.pid)
-        if self._inodes.has_changed_hands(inode) and sought_as is not Kind.CURRENT and not (is_back and sought_as):
+        seeker = self._seekers.opens(ctx.pid, inode)
+        if (
+            self._inodes.has_changed_hands(inode)
+            and seeker.sought_as is not Kind.CURRENT
+            and not seeker.has_looked_again
+        ):
             # It is told the number that the name has now.
-            raise self._sent_back(ctx.pid, is_back, f"{node} was another user's a moment ago")
-        # Whoever opens by /proc/self/fd looks nothing up again, and in other pid namespaces nobody is known.
-        may_be_unknown = is_back or not ctx.pid
+            raise seeker.sent_back(f"{node} was another user's a moment ago")
         writes = flags & os.O_ACCMODE != os.O_RDONLY
         if node.kind is Kind.SCRATCH or (flags & os.O_TRUNC) or (writes and not flags & os.O_APPEND):
-            if node.kind in {Kind.CURRENT, Kind.ARCHIVE} and not _is_meant(node.kind, sought_as, may_be_unknown):
-                raise self._sent_back(ctx.pid, is_back, f"{node} may be called otherwise by now")
+            if node.kind in {Kind.CURRENT, Kind.ARCHIVE} and not seeker.means(node.kind):
+                raise seeker.sent_back(f"{node} may be called otherwise by now")
             return await self._opened_to_write(inode, node, flags)
         reader = appender = opener = None
         if writes:
             looked_up = node
             try:
-                node = await self._ask(node, lambda: self._finder.to_append_to(inode, looked_up, flags, sought_as))
+                node = await self._ask(
+                    node, lambda: self._finder.to_append_to(inode, looked_up, flags, seeker.sought_as)
+                )
             except Stale as error:
-                raise self._sent_back(ctx.pid, is_back, str(error)) from None
-            if (node.kind is Kind.ARCHIVE and not may_be_unknown) or (
-                node.kind is Kind.CURRENT and not _is_meant(Kind.CURRENT, sought_as, may_be_unknown)
-            ):
-                # An archive would be refused, and may be meant as what it was before it was moved; and what is looked
-                # up as an archive is not to be gone on with because it is none any more.
-                raise self._sent_back(ctx.pid, is_back, f"{node} may be called otherwise by now")
+                raise seeker.sent_back(str(error)) from None
+            # An archive would be refused, and may be meant as what it was before it was moved; and what is looked up as
+            # an archive is not to be gone on with because it is none any more.
+            if seeker.may_look_again if node.kind is Kind.ARCHIVE else not seeker.means(Kind.CURRENT):
+                raise seeker.sent_back(f"{node} may be called otherwise by now")
             appender = self._tree.appender(node)
         if flags & os.O_ACCMODE != os.O_WRONLY:
             found, appends = node, appender is not None
@@ -275,7 +278,7 @@ class Operations(pyfuse3.Operations):
         self, parent_inode: InodeT, name: FileNameT, mode: ModeT, flags: FlagT, ctx: RequestContext
     ) -> tuple[FileInfo, EntryAttributes]:
         parent = self._inodes.node(parent_inode)
-        self._inodes.is_back(ctx.pid)
+        self._seekers.missed(ctx.pid)
         node = self._tree.to_create(parent, os.fsdecode(name))
         if flags & os.O_EXCL and await self._ask(node, lambda: self._tree.is_begun(node)):
             raise AlreadyExists(f"{node} was begun by somebody else")
@@ -347,7 +350,7 @@ class Operations(pyfuse3.Operations):
             # Whoever moves it sees a number only; the reason is here.
             log.info("%s in %s cannot become %s in %s: %s", old, parent, new, new_parent, error)
             raise
-        self._inodes.looked_up(ctx.pid, 0, node)
+        self._seekers.looked_up(ctx.pid, 0, node)
         # It is done; should it have moved on already, its number is looked for when it is asked for.
         with suppress(NotFound):
             attributes = await self._ask(node, lambda: self._tree.attributes(node))
@@ -459,15 +462,6 @@ class Operations(pyfuse3.Operations):
 
         return self._opened(self._draft_file(node, inode, await self._ask(node, draft), flags))
 
-    def _sent_back(self, process: int, is_back: bool, why: str) -> Stale:
-        """For who opens by a name that the kernel may remember, and that may be nobody's, or another's, by now.
-
-        The kernel looks the name up once more, and only once.
-        """
-        if not is_back:
-            self._inodes.send_back(process)
-        return Stale(why)
-
     def _draft_file(self, node: Node, inode: int, draft: Draft, flags: int) -> DraftFile:
         return DraftFile(
             self._tree,
@@ -508,8 +502,3 @@ class Operations(pyfuse3.Operations):
         remembered = not (node.kind.is_fresh or self._tree.is_just_made(node))
         answer.entry_timeout = answer.attr_timeout = REMEMBERED if remembered else 0.0
         return answer
-
-
-def _is_meant(kind: Kind, sought_as: Kind | None, may_be_unknown: bool) -> bool:
-    """Whether what is opened was looked up as what it is; `may_be_unknown`: that nobody knows is good enough."""
-    return sought_as is kind or (sought_as is None and may_be_unknown)

@@ -67,24 +67,6 @@ def test_a_number_that_is_another_users_now_is_not_taken_for_what_it_was() -> No
     assert not inodes.has_changed_hands(7), "the kernel knows no other"
 
 
-def test_as_what_a_process_has_looked_a_conversation_up_is_known_until_it_looks_up_something_else() -> None:
-    inodes = Inodes()
-    archive = Node(Kind.ARCHIVE, "mia", "refund")
-    inodes.looked_up(1, 7, MIA)
-    inodes.looked_up(2, 7, archive)
-    assert inodes.sought_as(2, 7) is Kind.ARCHIVE
-    assert inodes.sought_as(1, 7) is Kind.CURRENT
-    assert inodes.sought_as(1, 7) is None, "that was for one opening"
-    inodes.looked_up(1, 7, MIA)
-    assert inodes.sought_as(1, 8) is None
-    inodes.looked_up(1, 7, MIA)
-    inodes.looked_up(1, 9, Node(Kind.ARCHIVED, "mia"))
-    assert inodes.sought_as(1, 7) is None
-    # 0 are all those of other pid namespaces.
-    inodes.looked_up(0, 7, archive)
-    assert inodes.sought_as(0, 7) is None
-
-
 def test_archives_that_are_too_many_are_let_go_but_for_those_that_are_open_or_that_the_kernel_was_told_of_lately(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -139,7 +139,7 @@ def test_an_append_that_comes_by_what_has_become_an_archive_is_refused_only_when
             assert (await operations.lookup(inode, FileNameT(b"current.yaml"), other)).st_ino == archive
             for writing in (appending, FlagT(os.O_RDWR)):
                 assert await errno_of_open(somebody, archive, writing) == errno.ESTALE
-                operations._inodes.looked_up(somebody.pid, archive, Node(Kind.ARCHIVE, "mia", "old"))
+                operations._seekers.looked_up(somebody.pid, archive, Node(Kind.ARCHIVE, "mia", "old"))
                 assert await errno_of_open(somebody, archive, writing) == errno.ESTALE
             await operations.lookup(inode, FileNameT(b"current.yaml"), somebody)
             await operations.release(FileHandleT((await operations.open(archive, appending, somebody)).fh))

@@ -1,0 +1,71 @@
+"""As what a process has looked up what it opens, and whether it has to look again.
+
+The kernel asks to open a number, and the name by which it was found may be another's by now: it remembers names of
+archives for a second. Told that it is stale, it looks the name up once more, and only once.
+"""
+
+from collections import OrderedDict
+
+from potofs.errors import Stale
+from potofs.fuse.recent import Recent
+from potofs.tree.nodes import Kind, Node
+
+# Processes of which it is known what they looked up last.
+_PROCESSES = 4096
+
+
+class Seekers:
+    """Processes (or threads) that look conversations up. 0 are all those of other pid namespaces: nobody is known."""
+
+    def __init__(self) -> None:
+        # The conversation that one has looked up last, as long as it has looked up nothing else, and as which.
+        self._sought: OrderedDict[int, tuple[int, Kind]] = OrderedDict()
+        # Who was told to look again, and has opened or missed nothing since.
+        self._sent_back = Recent()
+
+    def looked_up(self, process: int, inode: int, node: Node) -> None:
+        """One has looked an entry up: what it does next is about that, if it is a conversation."""
+        self._sought.pop(process, None)
+        if node.kind in {Kind.CURRENT, Kind.ARCHIVE} and process:
+            self._sought[process] = inode, node.kind
+            if len(self._sought) > _PROCESSES:
+                self._sought.popitem(last=False)
+
+    def missed(self, process: int) -> None:
+        """What one has looked up is not there, or is made anew."""
+        self._sent_back.forget(process)
+
+    def opens(self, process: int, inode: int) -> "Seeker":
+        """One opens a number: what is known of that, for this once."""
+        sought, kind = self._sought.pop(process, (None, None))
+        return Seeker(self._sent_back, process, kind if sought == inode else None)
+
+
+class Seeker:
+    """Who opens a number."""
+
+    def __init__(self, sent_back: Recent, process: int, sought_as: Kind | None) -> None:
+        self._all_sent_back, self._process = sent_back, process
+        #: As what it has looked the number up, if nothing else since; None if that is not known.
+        self.sought_as = sought_as
+        self._is_back = sent_back.take(process)
+
+    @property
+    def has_looked_again(self) -> bool:
+        """Whether it was told to, and this is what it found."""
+        return self._is_back and self.sought_as is not None
+
+    @property
+    def may_look_again(self) -> bool:
+        """Whether it was not told to yet. Whoever opens by /proc/self/fd looks nothing up, then either."""
+        return not self._is_back and self._process != 0
+
+    def means(self, kind: Kind) -> bool:
+        """Whether it opens what it has looked up as that, or nobody can know."""
+        return self.sought_as is kind or (self.sought_as is None and not self.may_look_again)
+
+    def sent_back(self, why: str) -> Stale:
+        """What it is told to have it look again."""
+        if not self._is_back:
+            self._all_sent_back.note(self._process)
+        return Stale(why)

@@ -1,0 +1,60 @@
+"""As what a process has looked up what it opens, and that it is told to look again once."""
+
+from potofs.fuse.seeking import Seekers
+from potofs.tree.nodes import Kind, Node
+
+MIA = Node(Kind.CURRENT, "mia")
+REFUND = Node(Kind.ARCHIVE, "mia", "refund")
+
+
+def test_as_what_a_process_has_looked_a_conversation_up_is_known_until_it_looks_up_something_else() -> None:
+    seekers = Seekers()
+    seekers.looked_up(1, 7, MIA)
+    seekers.looked_up(2, 7, REFUND)
+    assert seekers.opens(2, 7).sought_as is Kind.ARCHIVE
+    assert seekers.opens(1, 7).sought_as is Kind.CURRENT
+    assert seekers.opens(1, 7).sought_as is None, "that was for one opening"
+    seekers.looked_up(1, 7, MIA)
+    assert seekers.opens(1, 8).sought_as is None
+    seekers.looked_up(1, 7, MIA)
+    seekers.looked_up(1, 9, Node(Kind.ARCHIVED, "mia"))
+    assert seekers.opens(1, 7).sought_as is None
+    seekers.looked_up(0, 7, REFUND)
+    assert seekers.opens(0, 7).sought_as is None
+
+
+def test_whoever_opens_what_nobody_looked_up_is_sent_back_once_and_then_means_what_it_is() -> None:
+    seekers = Seekers()
+    first = seekers.opens(1, 7)
+    assert first.may_look_again
+    assert not first.means(Kind.CURRENT)
+    first.sent_back("it may be another's")
+    again = seekers.opens(1, 7)
+    assert not again.may_look_again
+    assert again.means(Kind.CURRENT), "it was opened by /proc/self/fd"
+    assert not again.has_looked_again
+    again.sent_back("it moved again")
+    assert seekers.opens(1, 7).may_look_again, "that was another time"
+
+
+def test_what_it_found_when_it_looked_again_is_what_it_means_and_nothing_else() -> None:
+    seekers = Seekers()
+    seekers.opens(1, 7).sent_back("it may be another's")
+    seekers.looked_up(1, 7, REFUND)
+    again = seekers.opens(1, 7)
+    assert again.has_looked_again
+    assert again.means(Kind.ARCHIVE)
+    assert not again.means(Kind.CURRENT)
+
+
+def test_whoever_found_nothing_when_it_looked_again_is_as_good_as_new() -> None:
+    seekers = Seekers()
+    seekers.opens(1, 7).sent_back("it may be another's")
+    seekers.missed(1)
+    assert seekers.opens(1, 7).may_look_again
+
+
+def test_of_other_pid_namespaces_nobody_is_known_and_nobody_sent_back() -> None:
+    seeker = Seekers().opens(0, 7)
+    assert not seeker.may_look_again
+    assert seeker.means(Kind.CURRENT)
