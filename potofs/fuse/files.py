@@ -202,7 +202,7 @@ class ConversationFile(OpenFile):
                 has_failed = True
         appender.close(tries=not has_failed)
         if self._tree.sync_on_close:
-            # A message that was in doubt may be stored now. What fails here is not tried again: see `backends`.
+            # A message that was in doubt may be stored now. A sync that has failed is never tried again.
             try:
                 self._tree.sync(self.node)
             except (PotofsError, OSError) as error:

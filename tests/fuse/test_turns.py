@@ -2,7 +2,8 @@
 
 import threading
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
@@ -33,29 +34,25 @@ async def begun(request: Callable[[], Awaitable[object]]) -> object:
         return "not begun"
 
 
-class Busy:
-    """All threads of a user, at work until they are let go."""
-
-    def __init__(self, of: Workers, user: str) -> None:
-        self._of, self._user = of, user
-        self._over = threading.Event()
-
-    def begin(self, nursery: trio.Nursery) -> None:
+@asynccontextmanager
+async def busy(of: Workers, user: str) -> AsyncIterator[tuple[trio.Nursery, Callable[[], None]]]:
+    """All threads of a user are at work, until a function is called that is given, or it is over."""
+    over = threading.Event()
+    async with trio.open_nursery() as nursery:
         for _ in range(workers._THREADS_OF_USER):
-            nursery.start_soon(self._of.run, self._user, lambda: self._over.wait(LONG))
-
-    def end(self) -> None:
-        self._over.set()
+            nursery.start_soon(of.run, user, lambda: over.wait(LONG))
+        await trio.testing.wait_all_tasks_blocked()
+        try:
+            yield nursery, over.set
+        finally:
+            over.set()
 
 
 def test_what_a_request_has_waited_for_a_thread_it_does_not_wait_for_a_lock_as_well() -> None:
     async def main() -> None:
         of = Workers(LONG)
-        busy = Busy(of, "mia")
-        async with trio.open_nursery() as nursery:
-            busy.begin(nursery)
-            await trio.testing.wait_all_tasks_blocked()
-            nursery.start_soon(_after, 0.3, busy.end)
+        async with busy(of, "mia") as (nursery, end):
+            nursery.start_soon(_after, 0.3, end)
             left = await begun(lambda: of.run("mia", lambda: left_of(LONG)))
         assert isinstance(left, float)
         assert left <= LONG - 0.3
@@ -75,13 +72,9 @@ def test_a_lock_that_is_free_is_taken_however_long_a_request_has_waited() -> Non
 def test_whoever_waits_for_a_thread_until_the_deadline_is_told_so_and_other_users_wait_for_nobody() -> None:
     async def main() -> None:
         of = Workers(0.1)
-        busy = Busy(of, "mia")
-        async with trio.open_nursery() as nursery:
-            busy.begin(nursery)
-            await trio.testing.wait_all_tasks_blocked()
+        async with busy(of, "mia"):
             assert await begun(lambda: of.run("mia", lambda: "done")) == "not begun"
             assert await begun(lambda: of.run("noah", lambda: "done")) == "done"
-            busy.end()
 
     trio.run(main)
 
@@ -91,14 +84,10 @@ def test_of_more_requests_of_a_user_than_may_wait_the_last_are_told_at_once(monk
 
     async def main() -> None:
         of = Workers(LONG)
-        busy = Busy(of, "mia")
-        async with trio.open_nursery() as nursery:
-            busy.begin(nursery)
-            await trio.testing.wait_all_tasks_blocked()
+        async with busy(of, "mia") as (nursery, _):
             nursery.start_soon(of.run, "mia", lambda: None)
             await trio.testing.wait_all_tasks_blocked()
             assert await begun(lambda: of.run("mia", lambda: "done")) == "not begun"
-            busy.end()
         assert await begun(lambda: of.run("mia", lambda: "done")) == "done"
 
     trio.run(main)
