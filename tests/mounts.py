@@ -1,5 +1,6 @@
 """A real mount for tests, made and ended by the command line, as a user would."""
 
+import errno
 import os
 import re
 import signal
@@ -7,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -201,3 +203,20 @@ def abandon(path: Path) -> None:
         run("fusermount3", "-u", "-z", "--", path)
     # One that was killed could not take its word back.
     Path(running.word_of(str(path))).unlink(missing_ok=True)
+
+
+def answer_of(call: Callable[[], object]) -> tuple[str, float]:
+    """What came of a call, and after how long (seconds)."""
+    begun = time.monotonic()
+    try:
+        call()
+        answer = "done"
+    except OSError as error:
+        answer = errno.errorcode[error.errno or 0]
+    return answer, time.monotonic() - begun
+
+
+def all_at_once(calls: list[Callable[[], object]]) -> list[tuple[str, float]]:
+    """What comes of calls in threads of their own, as `answer_of` has it."""
+    with ThreadPoolExecutor(len(calls)) as pool:
+        return list(pool.map(answer_of, calls))

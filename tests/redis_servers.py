@@ -138,8 +138,9 @@ class Proxy:
         self._losing = _Fate(b"", 0)
         self._silently = False
         self._delaying = _Fate(b"", 0)
-        #: How often something was lost.
+        #: How often something was lost, and for how long each answer is kept (seconds).
         self.lost = 0
+        self.slow = 0.0
         self._delayed: list[bytes] = []
         self._start(self._accept)
 
@@ -215,6 +216,8 @@ class Proxy:
                         if one is client:
                             self._delayed.append(data)
                         return
+                    if one is upstream:
+                        time.sleep(self.slow)
                     (upstream if one is client else client).sendall(data)
 
 
@@ -315,6 +318,12 @@ def has_bytes(node: Server) -> bool:
     """Whether the bytes of a conversation are on this server."""
     with node.client() as client:
         return bool(list(client.scan_iter("*bytes:*")))
+
+
+def users_on(node: Server) -> set[str]:
+    """The users whose conversations are on this server; of plain names."""
+    with node.client() as client:
+        return {key.decode().rpartition(":")[2] for key in client.scan_iter("*:user:*")}
 
 
 def cut_off(master: Server, replica: Server) -> None:

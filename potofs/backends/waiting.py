@@ -1,11 +1,13 @@
 """How long this thread waits for others: for a lock, or for a server.
 
-A deadline is that of whoever asks, and waiting for a thread has used some of it up already. And a mount has backends
-`hurry`: a kernel sends one of many requests after the other, so whoever comes after one that has waited in vain is told
-so soon, and sooner each time. What nobody tries again insists.
+A request has one deadline, however often it asks, and waiting for a thread has used some of it up already. And a mount
+has backends `hurry`: a kernel sends one of many requests after the other, so whoever comes after one that has waited in
+vain is told so soon, and sooner each time. What nobody tries again insists.
 """
 
+import math
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -17,7 +19,8 @@ _NEARLY = 0.9
 
 class _Thread(threading.local):
     insists = False
-    waited = 0.0
+    # When the request came that this thread answers (seconds, monotonic); infinite for one that answers none.
+    came = math.inf
 
 
 _thread = _Thread()
@@ -41,18 +44,19 @@ def insists() -> bool:
 
 @contextmanager
 def having_waited(seconds: float) -> Iterator[None]:
-    """What this thread does meanwhile has been waited for so long already."""
-    before = _thread.waited
-    _thread.waited = seconds
+    """What this thread does meanwhile is one request, which has been waiting for so long already."""
+    before = _thread.came
+    _thread.came = time.monotonic() - seconds
     try:
         yield
     finally:
-        _thread.waited = before
+        _thread.came = before
 
 
 def left_of(deadline: float) -> float:
     """What is left of the time that this thread may wait for something (seconds)."""
-    return max(deadline * _LEAST, deadline - _thread.waited)
+    came = _thread.came
+    return deadline if came == math.inf else max(deadline * _LEAST, came + deadline - time.monotonic())
 
 
 def is_whole(waited: float, deadline: float) -> bool:

@@ -70,7 +70,7 @@ class Workers:
         try:
             async with threads.are_free, self._any_is_free:
                 # From here on it takes as long as it takes.
-                return await trio.to_thread.run_sync(having_waited(turns.waited())(function), limiter=self._taken)
+                return await trio.to_thread.run_sync(_as_one_request(function), limiter=self._taken)
         finally:
             threads.wanted_by -= 1
 
@@ -78,7 +78,7 @@ class Workers:
         """Runs a function in a worker thread that no request of a user can take: how the journal is can be asked for
         even when it is not well.
         """
-        return await trio.to_thread.run_sync(function, limiter=self._apart)
+        return await trio.to_thread.run_sync(_as_one_request(function), limiter=self._apart)
 
     async def run_beside(self, function: Callable[[], Result]) -> Result:
         """Runs a function in a worker thread that waits for nobody; there are enough for whoever closes files."""
@@ -120,3 +120,8 @@ class Workers:
             with suppress(WouldBlock):
                 return function(False)
         return await self.run(user, lambda: function(True))
+
+
+def _as_one_request(function: Callable[[], Result]) -> Callable[[], Result]:
+    """The same, which waits for others only as long as the request that it is part of may still do."""
+    return having_waited(turns.waited())(function)

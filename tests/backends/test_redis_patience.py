@@ -15,13 +15,14 @@ from potofs.errors import DeadlineExceeded, PotofsError, Unreachable
 from potofs.journal import reading
 from tests import redis_servers
 from tests.backends.kit import joined, record, records, said, stored
+from tests.mounts import wait_until
 from tests.redis_servers import PATIENCE, Cluster, Server, Watched
 
 #: What a call may take (seconds), and what a busy machine may add.
 DEADLINE = 0.5
 SOME = 0.8
 
-USERS = [f"user {number}" for number in range(12)]
+USERS = [f"user-{number}" for number in range(12)]
 
 CALLS: dict[str, Callable[[RedisBackend], object]] = {
     "append": lambda backend: backend.append("mia", records(5, 6)),
@@ -105,29 +106,72 @@ def test_a_first_call_takes_one_deadline_too(several: Cluster | Watched) -> None
     backend.close()
 
 
-def test_a_batch_of_which_one_node_hangs_takes_one_deadline_and_the_others_answer_meanwhile(tmp_path: Path) -> None:
+@pytest.fixture
+def uncovered(tmp_path: Path) -> Iterator[Cluster]:
+    """One whose nodes answer although another does not."""
     cluster = Cluster(tmp_path, covered=False)
-    try:
-        backend = on(cluster)
-        backend.prepare(create=True)
-        # A mount's: it does not wait for servers that all hang.
-        backend.hurry()
+    yield cluster
+    cluster.kill()
+
+
+def a_mounts(cluster: Cluster) -> RedisBackend:
+    backend = on(cluster)
+    backend.prepare(create=True)
+    backend.hurry()
+    for user in USERS:
+        backend.append(user, records(0, 1))
+    return backend
+
+
+def test_a_batch_of_which_one_node_hangs_takes_one_deadline_and_the_others_answer_meanwhile(uncovered: Cluster) -> None:
+    backend = a_mounts(uncovered)
+    with hanging(uncovered.nodes[:1]):
+        assert waited(CALLS["users changed"], backend) < DEADLINE + SOME
+        answered = 0
         for user in USERS:
-            backend.append(user, records(0, 1))
-        (hangs, *_) = cluster.nodes
-        with hanging([hangs]):
-            assert waited(CALLS["users changed"], backend) < DEADLINE + SOME
-            answered = 0
-            for user in USERS:
-                begun = time.monotonic()
-                with suppress(DeadlineExceeded):
-                    assert stored(backend, user) == joined(records(0, 1))
-                    answered += time.monotonic() - begun < DEADLINE / 2
-            assert 0 < answered < len(USERS)
-        assert came_back(backend)
-        backend.close()
-    finally:
-        cluster.kill()
+            begun = time.monotonic()
+            with suppress(DeadlineExceeded):
+                assert stored(backend, user) == joined(records(0, 1))
+                answered += time.monotonic() - begun < DEADLINE / 2
+        assert 0 < answered < len(USERS)
+    assert came_back(backend)
+    backend.close()
+
+
+@pytest.mark.parametrize("ends", [signal.SIGSTOP, signal.SIGKILL])
+def test_many_calls_to_one_node_that_does_not_answer_take_a_deadline_together_and_the_others_answer(
+    uncovered: Cluster, ends: signal.Signals
+) -> None:
+    backend = a_mounts(uncovered)
+    gone = uncovered.nodes[0]
+    theirs = redis_servers.users_on(gone)
+    assert 0 < len(theirs) < len(USERS)
+    gone.signal(ends)
+    begun = time.monotonic()
+    for number in range(100):
+        for user in theirs:
+            with pytest.raises((DeadlineExceeded, Unreachable)):
+                backend.append(user, records(1 + number, 2 + number))
+    assert time.monotonic() - begun < 2 * DEADLINE + SOME
+    begun = time.monotonic()
+    for user in set(USERS) - set(theirs):
+        backend.append(user, records(1, 2))
+    assert time.monotonic() - begun < DEADLINE
+    # What asks every node is told at once, too.
+    begun = time.monotonic()
+    for call in (CALLS["users changed"], CALLS["totals"], CALLS["users"]):
+        with pytest.raises((DeadlineExceeded, Unreachable)):
+            call(backend)
+    assert time.monotonic() - begun < DEADLINE
+    if ends == signal.SIGSTOP:
+        gone.signal(signal.SIGCONT)
+    else:
+        gone.kill()
+        gone.start()
+    wait_until(lambda: not backend._link._silences, "it was seen to answer")
+    for user in USERS:
+        backend.append(user, records(200, 201))
+    backend.close()
 
 
 def test_the_master_that_takes_the_place_of_one_that_hangs_is_found(tmp_path: Path) -> None:

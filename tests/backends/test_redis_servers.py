@@ -103,7 +103,7 @@ def test_for_a_mount_a_server_that_answered_nobody_is_waited_for_once_and_asked_
         assert time.monotonic() - asked < 0.9
         time.sleep(0.01)
     server.signal(signal.SIGCONT)
-    wait_until(lambda: backend._link._silence.why() is None, "it was seen to answer")
+    wait_until(lambda: not backend._link._silences, "it was seen to answer")
     backend.append("mia", records(1, 2))
     name = backend.set_aside("mia", b"half")
     assert [found.name for found in backend.set_asides("mia")] == [name]

@@ -1,4 +1,4 @@
-"""That servers are silent is known to all, and that they are not any more, soon."""
+"""That a server is silent is known to all who want it, and that it is not any more, soon."""
 
 import threading
 import time
@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from potofs.backends.redis.silence import Silence
+from potofs.backends.redis.silence import Silences
 from potofs.errors import DeadlineExceeded
 from tests.mounts import wait_until
 
@@ -20,7 +20,7 @@ class Servers:
         self.answer = threading.Event()
         self.looks: list[float] = []
 
-    def is_silent(self, seconds: float) -> bool:
+    def is_silent(self, _: str, seconds: float) -> bool:
         self.looks.append(seconds)
         return not self.answer.wait(seconds)
 
@@ -31,50 +31,70 @@ def watchers() -> int:
 
 def test_it_lasts_until_they_answer_and_looks_grow_to_a_deadline() -> None:
     servers = Servers()
-    silence = Silence(servers.is_silent, 0.2)
-    assert silence.why() is None
-    silence.begin(WHY)
-    silence.begin(DeadlineExceeded("another"))
+    silences = Silences(servers.is_silent, 0.2)
+    assert silences.why(["one"]) is None
+    silences.begin("one", "key", WHY)
+    silences.begin("one", "key", DeadlineExceeded("another"))
     wait_until(lambda: len(servers.looks) > 6, "several looks")
-    assert silence.why() is WHY
+    assert silences.why(["one"]) is WHY
     assert (min(servers.looks), max(servers.looks)) == pytest.approx((0.01, 0.32))
     servers.answer.set()
-    wait_until(lambda: silence.why() is None, "they were heard")
+    wait_until(lambda: silences.why(["one"]) is None, "they were heard")
+    wait_until(lambda: not watchers(), "nobody watches")
+
+
+def test_each_server_has_its_own_and_is_asked_for_a_key_that_it_has() -> None:
+    asked, answers = set(), threading.Event()
+
+    def is_silent(key: str, _: float) -> bool:
+        asked.add(key)
+        return key != "key of two" or not answers.is_set()
+
+    silences = Silences(is_silent, 0.2)
+    silences.begin("one", "key of one", WHY)
+    silences.begin("two", "key of two", DeadlineExceeded("another"))
+    wait_until(lambda: len(asked) == 2, "both are watched")
+    assert [silences.why([server]) is None for server in ("one", "two", "three")] == [False, False, True]
+    assert silences.why(["three", "one"]) is WHY
+    answers.set()
+    wait_until(lambda: silences.why(["two"]) is None, "that one was heard")
+    assert list(silences) == ["one"]
+    silences.end(["one"])
     wait_until(lambda: not watchers(), "nobody watches")
 
 
 def test_whoever_is_answered_ends_it_for_all_at_once() -> None:
-    silence = Silence(Servers().is_silent, 2)
-    silence.begin(WHY)
-    assert silence.why() is WHY
-    silence.end()
-    assert silence.why() is None
+    silences = Silences(Servers().is_silent, 2)
+    silences.begin("one", "key", WHY)
+    assert silences.why(["one"]) is WHY
+    silences.end(["one"])
+    assert silences.why(["one"]) is None
     wait_until(lambda: not watchers(), "nobody watches")
 
 
 def test_many_who_ask_are_told_soon_and_all_together_wait_for_less_than_a_deadline() -> None:
-    silence = Silence(Servers().is_silent, 1)
-    silence.begin(WHY)
+    silences = Silences(Servers().is_silent, 1)
+    silences.begin("one", "key", WHY)
     begun = time.monotonic()
     for _ in range(10_000):
-        assert silence.why() is WHY
+        assert silences.why(["one"]) is WHY
     assert time.monotonic() - begun < 2
-    silence.end()
+    silences.end(["one"])
 
 
 def test_where_no_thread_can_be_had_everybody_waits_for_themselves(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(_: object) -> None:
         raise RuntimeError("can't start new thread")
 
-    silence = Silence(Servers().is_silent, 1)
+    silences = Silences(Servers().is_silent, 1)
     monkeypatch.setattr(threading.Thread, "start", refuse)
-    silence.begin(WHY)
-    assert silence.why() is None
+    silences.begin("one", "key", WHY)
+    assert silences.why(["one"]) is None
 
 
-@pytest.mark.parametrize("end", [Silence.close, Silence.end])
-def test_nobody_watches_for_longer_than_they_have_to(end: Callable[[Silence], None]) -> None:
-    silence = Silence(Servers().is_silent, 0.1)
-    silence.begin(WHY)
-    end(silence)
+@pytest.mark.parametrize("end", [Silences.close, lambda silences: silences.end(["one"])])
+def test_nobody_watches_for_longer_than_they_have_to(end: Callable[[Silences], None]) -> None:
+    silences = Silences(Servers().is_silent, 0.1)
+    silences.begin("one", "key", WHY)
+    end(silences)
     wait_until(lambda: not watchers(), "nobody watches")

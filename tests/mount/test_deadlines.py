@@ -1,58 +1,24 @@
 """A Redis that hangs: every call on the mount is answered within its deadline, and all is well once it goes on."""
 
 import errno
-import fcntl
 import os
 import signal
-import statistics
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, suppress
 from functools import partial
 from pathlib import Path
 
 import pytest
 
 from tests import redis_servers
-from tests.mounts import Mount, is_mounted, processes_of, run, wait_until
+from tests.mounts import Mount, all_at_once, answer_of, is_mounted, processes_of, run, wait_until
 
 #: What a call may take (seconds), and what the machine may add to that.
 DEADLINE = 1.0
 SOME = 1.5
-#: As many as a mount may be asked at once, and more than it has threads.
-MANY = 1500
-#: Writes so many messages without their ends, waits, and closes all at once; says what came of it, and how long it took
-#: at the longest (seconds).
-CLOSES = """
-import errno, os, sys, threading, time
-
-descriptors = [os.open(sys.argv[1], os.O_WRONLY | os.O_APPEND) for _ in range(int(sys.argv[2]))]
-for number, descriptor in enumerate(descriptors):
-    os.write(descriptor, b"role: user\\ncontent: number %d\\n" % number)
-print("opened", flush=True)
-sys.stdin.read()
-answers, waits = set(), []
-
-def close(descriptor):
-    begun = time.monotonic()
-    try:
-        os.close(descriptor)
-        answers.add("done")
-    except OSError as error:
-        answers.add(errno.errorcode[error.errno])
-    waits.append(time.monotonic() - begun)
-
-threads = [threading.Thread(target=close, args=[descriptor]) for descriptor in descriptors]
-for thread in threads:
-    thread.start()
-for thread in threads:
-    thread.join()
-print(",".join(answers), max(waits))
-"""
 RECORD = 'role: user\ncontent: number {0}\ntimestamp: "2024-01-15T10:30:{0:02d}.000Z"\n---\n'
 
 
@@ -145,17 +111,6 @@ CALLS: dict[str, Callable[[Mount, Opened], object]] = {
 }
 
 
-def answer_of(call: Callable[[], object]) -> tuple[str, float]:
-    """What came of a call, and after how long (seconds)."""
-    begun = time.monotonic()
-    try:
-        call()
-        answer = "done"
-    except OSError as error:
-        answer = errno.errorcode[error.errno or 0]
-    return answer, time.monotonic() - begun
-
-
 @alone_and_several
 @pytest.mark.parametrize("fault", ["hangs", "is down"])
 def test_the_mount_itself_is_listed_whatever_its_backend_does(server: Servers, mount: Mount, fault: str) -> None:
@@ -213,6 +168,28 @@ def test_a_call_alone_is_answered_within_the_deadline(mount: Mount, server: Serv
         opened.close()
         with mount.current("mia").open("a") as file:
             file.write(RECORD.format(50))
+
+
+def test_a_call_that_asks_a_slow_server_often_has_one_deadline_for_all_of_it(
+    server: redis_servers.Server, mount_at: Callable[..., Mount]
+) -> None:
+    with redis_servers.Proxy(server) as proxy:
+        mount = mount_at(f"redis://{proxy.place}?timeoutMs={DEADLINE * 1000:.0f}")
+        mount.expect_warning(".")
+        for number in range(8):
+            mount.current("mia").parent.parent.mkdir(exist_ok=True)
+            mount.current("mia").write_text(RECORD.format(number))
+            mount.current("mia").rename(mount.archived("mia") / f"{number}.yaml")
+        # It is asked several times for each archive that was not read before.
+        proxy.slow = 0.3 * DEADLINE
+        answer, waited = answer_of((mount.users / "mia/metadata.yaml").read_bytes)
+        assert (answer, waited < 2 * DEADLINE + SOME) == ("ETIMEDOUT", True)
+        # Who answers soon is waited for, however often that is.
+        proxy.slow = 0.05 * DEADLINE
+        wait_until(lambda: answer_of(mount.current("mia").stat)[0] == "ENOENT", "it answers in time")
+        answer, waited = answer_of((mount.users / "mia/metadata.yaml").read_bytes)
+        assert (answer, waited > DEADLINE) == ("done", True)
+        proxy.slow = 0
 
 
 def test_many_who_wait_for_the_same_file_do_not_wait_for_one_another(mount: Mount, server: Servers) -> None:
@@ -303,120 +280,6 @@ def test_what_nobody_waits_for_is_set_aside_by_a_server_that_goes_on_in_time(mou
     wait_until(lambda: answer_of(lambda: os.listdir(mount.dialogs("mia") / "rejected"))[0] == "done", "it is set aside")
     (kept,) = (mount.dialogs("mia") / "rejected").iterdir()
     assert kept.read_bytes() == b"role: user"
-
-
-@pytest.fixture
-def on_files(mount_at: Callable[..., Mount], tmp_path: Path) -> Mount:
-    """On files, with the same deadline for locks."""
-    settings = f"lockTimeoutMs={DEADLINE * 1000:.0f}&archiveThreshold=0&maxConversationLength=0"
-    mount = mount_at(f"file://{tmp_path}/journal?{settings}")
-    mount.expect_warning(".")
-    for user in ("mia", "noah"):
-        (mount.users / user).mkdir()
-        with mount.current(user).open("a") as file:
-            file.write(RECORD.format(0))
-    return mount
-
-
-@contextmanager
-def locked(folder: Path, user: str) -> Iterator[None]:
-    """Another program holds the lock of a user."""
-    with (folder / "journal/users" / user / ".lock").open("r+b") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
-
-
-def all_at_once(calls: list[Callable[[], object]]) -> list[tuple[str, float]]:
-    with ThreadPoolExecutor(len(calls)) as pool:
-        return list(pool.map(answer_of, calls))
-
-
-def test_however_many_wait_for_one_user_nobody_else_waits_nor_they_for_one_another(
-    on_files: Mount, tmp_path: Path
-) -> None:
-    """More than a user has threads, and a program has threads to wait with."""
-    command = [sys.executable, "-c", CLOSES, str(on_files.current("mia")), str(MANY)]
-    program = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-    with program:
-        assert program.stdin is not None
-        assert program.stdout is not None
-        assert program.stdout.readline() == b"opened\n"
-        others = []
-        with locked(tmp_path, "mia"):
-            program.stdin.close()
-            while program.poll() is None:
-                others.append(answer_of(on_files.current("noah").stat))
-                others.append(answer_of(partial(os.listdir, on_files.path / "system")))
-        answers, longest = program.stdout.read().decode().split()
-    assert {answer for answer, _ in others} == {"done"}
-    # They are all answered by one thread, but wait for none of them.
-    assert statistics.median(waited for _, waited in others) < DEADLINE / 4
-    assert max(waited for _, waited in others) < DEADLINE + SOME
-    assert answers == "ETIMEDOUT"
-    assert float(longest) < DEADLINE + SOME
-
-    def kept() -> int:
-        """How many of them are stored, tried once more as their files were let go, or set aside."""
-        rejected = on_files.dialogs("mia") / "rejected"
-        return on_files.current("mia").read_text().count("number") + (
-            len(os.listdir(rejected)) if rejected.exists() else 0
-        )
-
-    wait_until(lambda: kept() == 1 + MANY, "each of them is stored or set aside")
-
-
-def test_a_message_that_cannot_be_stored_at_the_end_is_set_aside(on_files: Mount, tmp_path: Path) -> None:
-    message = b"role: user\ncontent: whole\n"
-    descriptor = os.open(on_files.current("mia"), os.O_WRONLY | os.O_APPEND)
-    copy = os.dup(descriptor)
-    os.write(descriptor, message)
-    os.close(descriptor)
-    try:
-        with locked(tmp_path, "mia"):
-            os.kill(on_files.daemon, signal.SIGTERM)
-            wait_until(lambda: not processes_of(on_files.path), "the daemon has ended")
-    finally:
-        with suppress(OSError):
-            os.close(copy)
-    (kept,) = (tmp_path / "journal/users/mia/dialogs/rejected").iterdir()
-    assert kept.read_bytes().startswith(message)
-
-
-def test_what_one_user_has_let_go_keeps_no_other_users_from_being_set_aside(on_files: Mount, tmp_path: Path) -> None:
-    descriptors = [os.open(on_files.current("mia"), os.O_WRONLY | os.O_APPEND) for _ in range(100)]
-    for descriptor in descriptors:
-        os.write(descriptor, b"role: user\ncontent: half")
-    with locked(tmp_path, "mia"):
-        all_at_once([partial(os.close, descriptor) for descriptor in descriptors])
-        with on_files.current("noah").open("ab", buffering=0) as file:
-            file.write(b"role: user\ncontent: half")
-            with pytest.raises(OSError, match="Invalid argument"):
-                file.close()
-        wait_until((on_files.dialogs("noah") / "rejected").exists, "what noah wrote is set aside", DEADLINE)
-    wait_until(
-        lambda: len(os.listdir(on_files.dialogs("mia") / "rejected")) == len(descriptors), "and then what mia wrote"
-    )
-
-
-def test_appends_that_the_kernel_sends_one_after_the_other_wait_for_one_deadline_together(
-    on_files: Mount, tmp_path: Path
-) -> None:
-    descriptors = [os.open(on_files.current("mia"), os.O_WRONLY | os.O_APPEND) for _ in range(300)]
-    try:
-        with locked(tmp_path, "mia"):
-            waits = all_at_once(
-                [
-                    partial(os.write, descriptor, RECORD.format(1 + number % 30).encode())
-                    for number, descriptor in enumerate(descriptors)
-                ]
-            )
-        assert {answer for answer, _ in waits} == {"ETIMEDOUT"}
-        assert max(waited for _, waited in waits) < DEADLINE + SOME
-        # It is free again, and nobody is told of the past.
-        assert os.write(descriptors[0], RECORD.format(50).encode()) == len(RECORD.format(50))
-    finally:
-        for descriptor in descriptors:
-            os.close(descriptor)
 
 
 def test_what_is_let_go_while_the_server_hangs_keeps_nobody(mount: Mount, server: Servers) -> None:

@@ -5,6 +5,7 @@ redis-py is typed loosely; a client is Any here and wherever one is used.
 
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import redis
@@ -104,21 +105,28 @@ def masters(of: Any) -> list[Any]:
     return [cluster.get_redis_connection(node) for node in cluster.get_primaries()]
 
 
-def is_silent(asked: Any, timeout: float, *, fails_over: bool) -> bool:
-    """Whether nobody answers a PING, neither the server nor any master of a cluster, in so long (seconds) for all.
+def server_of(asked: Any, key: str) -> str | None:
+    """By which name a cluster knows the master that has a key; None if it has none now, or this is no cluster."""
+    if isinstance(asked, RedisCluster):
+        cluster: Any = asked
+        with suppress(redis.exceptions.SlotNotCoveredError):
+            return str(cluster.get_node_from_key(key).name)
+    return None
 
-    Whoever says no at once is not silent, unless another one may take its place.
+
+def is_silent(asked: Any, key: str, timeout: float, *, fails_over: bool) -> bool:
+    """Whether no server answers that has a key, in so long (seconds).
+
+    Whoever says no at once is not silent, unless another one may take its place; which that is a cluster is asked in
+    half of the time.
     """
-    found, all_of_them = False, masters(asked)
-    for master in all_of_them:
-        with patience.within(timeout / len(all_of_them)):
-            try:
-                master.ping()
-            except failures.THEIRS as error:
-                found = found or isinstance(error, redis.TimeoutError) or failures.passes(error, fails_over=fails_over)
-            else:
-                return False
-    return found
+    kept = timeout / 2 if isinstance(asked, RedisCluster) else 0.0
+    with patience.within(timeout, kept=kept):
+        try:
+            asked.execute_command("EXISTS", key)
+        except failures.THEIRS as error:
+            return isinstance(error, redis.TimeoutError) or failures.passes(error, fails_over=fails_over)
+        return False
 
 
 def close(ended: Any) -> None:

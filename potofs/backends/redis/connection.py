@@ -8,7 +8,7 @@ typed loosely; what it returns is Any within this file and in the lines that tak
 import itertools
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from typing import Any, TypeVar
 
@@ -17,7 +17,7 @@ import redis
 from potofs.backends.redis import clients, failures, patience
 from potofs.backends.redis.address import address
 from potofs.backends.redis.scripts import Script
-from potofs.backends.redis.silence import Silence
+from potofs.backends.redis.silence import Silences
 from potofs.backends.waiting import insists, is_whole, left_of
 from potofs.config import RedisSettings, Where
 from potofs.errors import Damaged, DeadlineExceeded, PotofsError
@@ -35,7 +35,7 @@ _LOOK = 1 / 10
 
 
 class Silent(DeadlineExceeded):
-    """The server answers nobody, nor a PING, so it was not asked: nothing was sent."""
+    """The server answers nobody, so it was not asked: nothing was sent."""
 
 
 class Link:
@@ -62,19 +62,20 @@ class Link:
         self.hurries = False
         # When a server answered last, and when a connection was refused or cut (seconds, monotonic).
         self._answered = self._refused = 0.0
-        self._silence = Silence(self._is_silent, self.timeout)
+        self._silences = Silences(self._is_silent, self.timeout)
 
-    def run(self, do: Callable[[Any], Result]) -> Result:
+    def run(self, do: Callable[[Any], Result], keys: Iterable[Argument] | None) -> Result:
         """What a function makes of a redis-py client; called again, within the deadline, if the connection was cut.
 
         So it has to do the same when it is done twice. If it `hurries`, and this thread does not insist, raises soon
-        what others were told who have waited in vain (Silent), as long as the server is silent.
+        what others were told who have waited in vain (Silent), as long as a server is silent that has one of the
+        `keys` that it asks for; None: it asks all servers.
         """
         begun = time.monotonic()
         deadline = begun + left_of(self.timeout)
         is_refused = self._answered < self._refused and begun < self._refused + self.timeout
         hurries = self.hurries and not insists()
-        if hurries and (why := self._silence.why()) is not None:
+        if hurries and self._silences and (why := self._silences.why(self._servers(keys))) is not None:
             raise Silent(f"{why}, nor since") if isinstance(why, DeadlineExceeded) else type(why)(*why.args)
         # Once more at least, for a connection that was kept may have been cut by the last one's end.
         pauses = _PAUSES[:1] if hurries and is_refused else _PAUSES
@@ -92,27 +93,37 @@ class Link:
                 now = time.monotonic()
                 if pause is None or now + pause > deadline:
                     told = failures.translated(error, self._server, deadline - begun)
-                    if self._answered < begun:
-                        if now + (pause or 0.0) >= deadline - self._kept:
-                            self._was_silent(told, deadline - begun)
-                        elif failures.is_cut(error):
-                            self._refused = now
+                    if now + (pause or 0.0) >= deadline - self._kept:
+                        if self.hurries and is_whole(deadline - begun, self.timeout):
+                            self._was_silent(keys, told, begun)
+                    elif failures.is_cut(error) and self._answered < begun:
+                        self._refused = now
                     raise told from None
                 time.sleep(pause)
             else:
                 self._answered = time.monotonic()
-                self._silence.end()
+                if self._silences:
+                    self._silences.end(self._servers(keys))
                 return result
         raise AssertionError("it counts for ever")
 
-    def _was_silent(self, told: PotofsError | OSError, waited: float) -> None:
-        """Has it watched when a server answers again; but not if others of a cluster do all the while."""
-        if self.hurries and is_whole(waited, self.timeout) and not (self._kept and not self._is_silent(self._kept)):
-            self._silence.begin(told)
+    def _servers(self, keys: Iterable[Argument] | None) -> dict[str, str]:
+        """The servers that have these keys, each with one of them; if it is about all, those that are silent."""
+        if keys is None:
+            return dict.fromkeys(self._silences, "")
+        return {clients.server_of(self._client, str(key)) or self._server: str(key) for key in keys}
 
-    def _is_silent(self, seconds: float) -> bool:
+    def _was_silent(self, keys: Iterable[Argument] | None, told: PotofsError | OSError, begun: float) -> None:
+        """Has those of the servers that have these keys watched which answer nobody since then."""
+        servers = self._servers(keys)
+        for server, key in servers.items():
+            # Of one server among several nobody knows yet whether it was that one.
+            if self._is_silent(key, self._kept / len(servers)) if self._kept else self._answered < begun:
+                self._silences.begin(server, key, told)
+
+    def _is_silent(self, key: str, seconds: float) -> bool:
         # A client that was never made asks whoever wants it.
-        return self._client is not None and clients.is_silent(self._client, seconds, fails_over=self._fails_over)
+        return self._client is not None and clients.is_silent(self._client, key, seconds, fails_over=self._fails_over)
 
     def command(self, *arguments: Argument) -> Any:
         """The answer to one command that may be repeated: one that reads, or that leaves the same when done twice."""
@@ -125,7 +136,7 @@ class Link:
                     raise self._mistyped(arguments[1]) from None
                 raise
 
-        return self.run(do)
+        return self.run(do, arguments[1:2])
 
     def batch(self, commands: Sequence[tuple[Argument, ...]], *, lenient: bool = False) -> list[Any]:
         """The answers to such commands, sent together; they may be of several shards.
@@ -146,7 +157,7 @@ class Link:
                     raise answers[at]
             return answers
 
-        return self.run(do)
+        return self.run(do, [command[1] for command in commands])
 
     def script(
         self, script: Script, keys: Sequence[Argument], arguments: Sequence[Argument]
@@ -178,7 +189,7 @@ class Link:
                 answer = evaluated(client, "EVAL", script.text)
             return answer
 
-        return self.run(do), tries > 1
+        return self.run(do, keys[:1]), tries > 1
 
     def replicas_have(self, key: str, answers: Sequence[str], token: bytes) -> bool:
         """Whether as many replicas as were asked for have the change of a key's shard that was answered with a token.
@@ -193,7 +204,7 @@ class Link:
             client = self._connected()
             if self._address.kind == "cluster":
                 client = client.get_redis_connection(client.get_node_from_key(key))
-            with client.pipeline(transaction=False) as pipeline:
+            with patience.within(left_of(self.timeout)), client.pipeline(transaction=False) as pipeline:
                 # One connection, so one master, whose replicas these are.
                 for one in answers:
                     pipeline.execute_command("HEXISTS", one, token)
@@ -229,7 +240,7 @@ class Link:
                 raise
             return subscription
 
-        with closing(self.run(subscribed)) as subscription:
+        with closing(self.run(subscribed, ())) as subscription:
             try:
                 yield subscription
             except failures.THEIRS as error:
@@ -237,7 +248,7 @@ class Link:
 
     def on_each(self, do: Callable[[Any], Result]) -> list[Result]:
         """What a function makes of a client of each master."""
-        return self.run(lambda client: [do(master) for master in clients.masters(client)])
+        return self.run(lambda client: [do(master) for master in clients.masters(client)], None)
 
     def _mistyped(self, *keys: Argument) -> Damaged:
         names = [str(key) for key in keys]
@@ -258,7 +269,7 @@ class Link:
 
     def close(self) -> None:
         """Ends the connections."""
-        self._silence.close()
+        self._silences.close()
         client, self._client = self._client, None
         if client is not None:
             clients.close(client)

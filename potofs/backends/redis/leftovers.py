@@ -171,4 +171,4 @@ class Leftovers:
                 raise
             return -1 if idle is None else int(idle)
 
-        return self._link.run(do)
+        return self._link.run(do, (key,))
