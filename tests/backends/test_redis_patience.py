@@ -8,6 +8,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
+import redis
 
 from potofs.backends.redis.backend import RedisBackend
 from potofs.config import Where
@@ -172,6 +173,80 @@ def test_many_calls_to_one_node_that_does_not_answer_take_a_deadline_together_an
     for user in USERS:
         backend.append(user, records(200, 201))
     backend.close()
+
+
+def test_many_calls_take_a_deadline_together_while_sentinels_know_no_master_that_answers(tmp_path: Path) -> None:
+    watched = Watched(tmp_path)
+    backend = on(watched)
+    backend.prepare(create=True)
+    backend.append("mia", records(0, 1))
+    backend.hurry()
+    try:
+        for server in watched.servers[:2]:
+            server.kill()
+        begun = time.monotonic()
+        for _ in range(50):
+            with pytest.raises((DeadlineExceeded, Unreachable)):
+                backend.append("mia", records(1, 2))
+        assert time.monotonic() - begun < 2 * DEADLINE + SOME
+        watched.servers[0].start()
+        assert came_back(backend)
+        backend.append("mia", records(2, 3))
+    finally:
+        backend.close()
+        watched.kill()
+
+
+class Loading(Server):
+    """One that has its data to load whenever it starts, and takes its time."""
+
+    def __init__(self, folder: Path) -> None:
+        # It answers, that it loads, after each KiB.
+        options = {"loading_process_events_interval_bytes": "1024", "rdbcompression": "no"}
+        super().__init__(folder, None, appendonly="no", save="3600 1", **options)
+
+    def restart_slowly(self) -> None:
+        """Returns as it begins to load; that takes 10 ms for each key."""
+        with self.client() as client:
+            client.save()
+        self.kill()
+        self._settings["key_load_delay"] = "10000"
+        self.start()
+
+    def wait_until_ready(self) -> None:
+        if "key_load_delay" not in self._settings:
+            return super().wait_until_ready()
+        with self.client() as client:
+            while True:
+                try:
+                    client.ping()
+                except redis.BusyLoadingError:
+                    return None
+                except redis.ConnectionError:
+                    time.sleep(0.01)
+
+
+@pytest.mark.expects_warning("it writes to disk only now and then")
+def test_many_calls_take_a_deadline_together_while_a_server_loads_its_data(tmp_path: Path) -> None:
+    server = Loading(tmp_path)
+    backend = RedisBackend(Where("redis", server.place, {"timeoutMs": str(round(DEADLINE * 1000))}), reading.marks)
+    backend.prepare(create=True)
+    backend.hurry()
+    try:
+        users = [f"user-{number}" for number in range(60)]
+        for user in users:
+            backend.append(user, [record("x" * 2000)])
+        server.restart_slowly()
+        begun = time.monotonic()
+        for _ in range(50):
+            with pytest.raises((DeadlineExceeded, Unreachable)):
+                backend.append(users[0], records(0, 1))
+        assert time.monotonic() - begun < 2 * DEADLINE + SOME
+        assert came_back(backend)
+        assert [said(stored(backend, user)) for user in users] == [["x" * 2000]] * len(users)
+    finally:
+        backend.close()
+        server.kill()
 
 
 def test_the_master_that_takes_the_place_of_one_that_hangs_is_found(tmp_path: Path) -> None:
