@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import redis
 
+from potofs.backends.base import Notice
 from potofs.backends.redis.backend import RedisBackend
 from potofs.config import Where
 from potofs.errors import DeadlineExceeded, PotofsError, Unreachable
@@ -172,6 +173,56 @@ def test_many_calls_to_one_node_that_does_not_answer_take_a_deadline_together_an
     wait_until(lambda: not backend._link._silences, "it was seen to answer")
     for user in USERS:
         backend.append(user, records(200, 201))
+    backend.close()
+
+
+@pytest.mark.parametrize("of", [Server, Cluster])
+def test_what_asks_every_server_takes_one_deadline_and_is_told_at_once_from_then_on(
+    tmp_path: Path, of: type[Server] | type[Cluster]
+) -> None:
+    servers = of(tmp_path)
+    nodes = servers.nodes if isinstance(servers, Cluster) else [servers]
+    scheme = "redis+cluster" if isinstance(servers, Cluster) else "redis"
+    backend = RedisBackend(Where(scheme, servers.place, {"timeoutMs": str(round(DEADLINE * 1000))}), reading.marks)
+    backend.prepare(create=True)
+    backend.hurry()
+    try:
+        with hanging(nodes):
+            begun = time.monotonic()
+            for _ in range(30):
+                with pytest.raises(DeadlineExceeded):
+                    backend.usage()
+            assert time.monotonic() - begun < 2 * DEADLINE + SOME
+        assert came_back(backend)
+        assert backend.usage()
+    finally:
+        backend.close()
+        servers.kill()
+
+
+def test_whoever_listens_goes_on_to_while_a_node_is_gone(uncovered: Cluster) -> None:
+    """A cluster that is asked again and again where its masters are loses connections to those that are well."""
+    backend = a_mounts(uncovered)
+    told: list[Notice | None] = []
+    stop = backend.watch(told.append)
+    gone = uncovered.nodes[0]
+    theirs, *_ = redis_servers.users_on(gone)
+    other, *_ = {*USERS} - redis_servers.users_on(gone)
+    wait_until(lambda: told == [None], "it is listened to")
+    gone.kill()
+    begun = time.monotonic()
+    with pytest.raises((DeadlineExceeded, Unreachable)):
+        backend.append(theirs, records(1, 2))
+    for number in range(20):
+        backend.append(other, [record(f"message {number}")])
+        backend.archive(other, f"{number}.yaml")
+        time.sleep(DEADLINE / 10)
+    waited = time.monotonic() - begun
+    # What may have changed meanwhile is not known once a deadline at the most.
+    assert told.count(None) < 4 + waited / DEADLINE
+    wait_until(lambda: other in {notice.user for notice in told if notice}, "something was heard")
+    stop()
+    gone.start()
     backend.close()
 
 

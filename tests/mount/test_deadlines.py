@@ -159,7 +159,15 @@ def test_every_call_is_answered_within_the_deadline_and_all_is_well_afterwards(m
 @alone_and_several
 def test_a_call_alone_is_answered_within_the_deadline(mount: Mount, server: Servers) -> None:
     """Those that the kernel or the daemon makes several of: each is the first that meets the hanging server."""
-    for what in ("stat of a conversation", "the rest of a record", "mv into archived", "metadata.yaml", "open to read"):
+    alone = (
+        "stat of a conversation",
+        "the rest of a record",
+        "mv into archived",
+        "metadata.yaml",
+        "open to read",
+        "df",
+    )
+    for what in alone:
         opened = Opened(mount)
         with Hanging(server):
             answer, waited = answer_of(partial(CALLS[what], mount, opened))

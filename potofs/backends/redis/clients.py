@@ -4,7 +4,7 @@ redis-py is typed loosely; a client is Any here and wherever one is used.
 """
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from typing import Any
 
@@ -105,28 +105,57 @@ def masters(of: Any) -> list[Any]:
     return [cluster.get_redis_connection(node) for node in cluster.get_primaries()]
 
 
-def server_of(asked: Any, key: str) -> str | None:
-    """By which name a cluster knows the master that has a key; None if it has none now, or this is no cluster."""
+def servers(asked: Any, keys: Iterable[str] | None) -> dict[str, str | None]:
+    """The masters that have these keys, each by the name that a cluster has for it, with one of the keys.
+
+    Keys that no master has now are one's without a name, and so is everything that is not in a cluster. None: all of
+    them, without a key.
+    """
+    if not isinstance(asked, RedisCluster):
+        return {"": None}
+    cluster: Any = asked
+    if keys is None:
+        return {node.name: None for node in cluster.get_primaries()}
+    found: dict[str, str | None] = {}
+    for key in keys:
+        try:
+            found[cluster.get_node_from_key(key).name] = key
+        except redis.exceptions.SlotNotCoveredError:
+            found[""] = key
+    return found
+
+
+def is_silent(asked: Any, server: str, key: str | None, timeout: float, *, fails_over: bool) -> bool:
+    """Whether one of `servers` does not answer in so long (seconds), asked for the key that it had, if any.
+
+    Whoever says no at once is not silent, unless another one may take its place; nor is one that is no part of a
+    cluster any more, or has the key no more.
+    """
     if isinstance(asked, RedisCluster):
         cluster: Any = asked
-        with suppress(redis.exceptions.SlotNotCoveredError):
-            return str(cluster.get_node_from_key(key).name)
-    return None
-
-
-def is_silent(asked: Any, key: str, timeout: float, *, fails_over: bool) -> bool:
-    """Whether no server answers that has a key, in so long (seconds).
-
-    Whoever says no at once is not silent, unless another one may take its place; which that is a cluster is asked in
-    half of the time.
-    """
-    kept = timeout / 2 if isinstance(asked, RedisCluster) else 0.0
-    with patience.within(timeout, kept=kept):
+        if not server:
+            return key is not None and "" in servers(cluster, [key])
+        node = cluster.get_node(node_name=server)
+        if node is None:
+            return False
+        asked = cluster.get_redis_connection(node)
+    with patience.within(timeout):
         try:
-            asked.execute_command("EXISTS", key)
+            asked.execute_command(*(("EXISTS", key) if key else ("PING",)))
         except failures.THEIRS as error:
             return isinstance(error, redis.TimeoutError) or failures.passes(error, fails_over=fails_over)
         return False
+
+
+def look_again(at: Any, timeout: float) -> None:
+    """Asks a cluster where its masters are, for so long (seconds); if nobody says, all is as before.
+
+    redis-py makes the connections anew to the node that says so.
+    """
+    if isinstance(at, RedisCluster):
+        cluster: Any = at
+        with patience.within(timeout), suppress(*failures.THEIRS):
+            cluster.nodes_manager.initialize()
 
 
 def close(ended: Any) -> None:

@@ -20,7 +20,7 @@ from potofs.backends.redis.scripts import Script
 from potofs.backends.redis.silence import Silences
 from potofs.backends.waiting import insists, is_whole, left_of
 from potofs.config import RedisSettings, Where
-from potofs.errors import Damaged, DeadlineExceeded, PotofsError
+from potofs.errors import Damaged, DeadlineExceeded, PotofsError, Unreachable
 
 Result = TypeVar("Result")
 #: A key or an argument of a command.
@@ -34,8 +34,16 @@ _PATIENCE = 0.05
 _LOOK = 1 / 10
 
 
-class Silent(DeadlineExceeded):
-    """The server answers nobody, so it was not asked: nothing was sent."""
+class _Silent(DeadlineExceeded):
+    """A server answers nobody, so it was not asked: nothing was sent."""
+
+
+class _Gone(Unreachable):
+    """Likewise, of one that cannot be reached."""
+
+
+#: What `Link.run` raises without having sent anything.
+NOT_ASKED = (_Silent, _Gone)
 
 
 class Link:
@@ -62,13 +70,15 @@ class Link:
         self.hurries = False
         # When a server answered last, and when a connection was refused or cut (seconds, monotonic).
         self._answered = self._refused = 0.0
+        # When it was asked where a cluster's masters are, for one of them was silent.
+        self._looked = 0.0
         self._silences = Silences(self._is_silent, self.timeout)
 
     def run(self, do: Callable[[Any], Result], keys: Iterable[Argument] | None) -> Result:
         """What a function makes of a redis-py client; called again, within the deadline, if the connection was cut.
 
         So it has to do the same when it is done twice. If it `hurries`, and this thread does not insist, raises soon
-        what others were told who have waited in vain (Silent), as long as a server is silent that has one of the
+        what others were told who have waited in vain (NOT_ASKED), as long as a server is silent that has one of the
         `keys` that it asks for; None: it asks all servers.
         """
         begun = time.monotonic()
@@ -76,7 +86,7 @@ class Link:
         is_refused = self._answered < self._refused and begun < self._refused + self.timeout
         hurries = self.hurries and not insists()
         if hurries and self._silences and (why := self._silences.why(self._servers(keys))) is not None:
-            raise Silent(f"{why}, nor since") if isinstance(why, DeadlineExceeded) else type(why)(*why.args)
+            raise _not_asked(why)
         # Once more at least, for a connection that was kept may have been cut by the last one's end.
         pauses = _PAUSES[:1] if hurries and is_refused else _PAUSES
         for attempt in itertools.count():
@@ -95,7 +105,7 @@ class Link:
                     told = failures.translated(error, self._server, deadline - begun)
                     if now + (pause or 0.0) >= deadline - self._kept:
                         if self.hurries and is_whole(deadline - begun, self.timeout):
-                            self._was_silent(keys, told, begun)
+                            self._silences.begin(self._servers(keys), told)
                     elif failures.is_cut(error) and self._answered < begun:
                         self._refused = now
                     raise told from None
@@ -107,23 +117,20 @@ class Link:
                 return result
         raise AssertionError("it counts for ever")
 
-    def _servers(self, keys: Iterable[Argument] | None) -> dict[str, str]:
-        """The servers that have these keys, each with one of them; if it is about all, those that are silent."""
-        if keys is None:
-            return dict.fromkeys(self._silences, "")
-        return {clients.server_of(self._client, str(key)) or self._server: str(key) for key in keys}
+    def _servers(self, keys: Iterable[Argument] | None) -> dict[str, str | None]:
+        """The servers that are asked for such keys; none that have a name as long as it is not known who they are."""
+        return clients.servers(self._client, None if keys is None else map(str, keys))
 
-    def _was_silent(self, keys: Iterable[Argument] | None, told: PotofsError | OSError, begun: float) -> None:
-        """Has those of the servers that have these keys watched which answer nobody since then."""
-        servers = self._servers(keys)
-        for server, key in servers.items():
-            # Of one server among several nobody knows yet whether it was that one.
-            if self._is_silent(key, self._kept / len(servers)) if self._kept else self._answered < begun:
-                self._silences.begin(server, key, told)
-
-    def _is_silent(self, key: str, seconds: float) -> bool:
+    def _is_silent(self, server: str, key: str | None, seconds: float) -> bool:
         # A client that was never made asks whoever wants it.
-        return self._client is not None and clients.is_silent(self._client, key, seconds, fails_over=self._fails_over)
+        client = self._client
+        if client is None or not clients.is_silent(client, server, key, seconds, fails_over=self._fails_over):
+            return False
+        # Another one may have taken its place.
+        if time.monotonic() > self._looked + self.timeout:
+            self._looked = time.monotonic()
+            clients.look_again(client, self.timeout)
+        return True
 
     def command(self, *arguments: Argument) -> Any:
         """The answer to one command that may be repeated: one that reads, or that leaves the same when done twice."""
@@ -273,3 +280,9 @@ class Link:
         client, self._client = self._client, None
         if client is not None:
             clients.close(client)
+
+
+def _not_asked(why: PotofsError | OSError) -> PotofsError | OSError:
+    if isinstance(why, DeadlineExceeded):
+        return _Silent(f"{why}, nor since")
+    return _Gone(*why.args) if isinstance(why, Unreachable) else type(why)(*why.args)

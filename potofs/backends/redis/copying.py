@@ -10,7 +10,7 @@ from contextlib import contextmanager, suppress
 
 from potofs.backends.base import RECORD_END, Stat, seam
 from potofs.backends.redis.changes import Changes, Figures, Refusal, Seen, text_of
-from potofs.backends.redis.connection import Argument, Link, Silent
+from potofs.backends.redis.connection import NOT_ASKED, Argument, Link
 from potofs.backends.redis.keys import SHARDS, Keys, nobody, shard_of_user
 from potofs.backends.redis.reading import read_bytes
 from potofs.backends.redis.wording import too_large
@@ -129,7 +129,7 @@ class Copies:
             yield key
         except BaseException as error:
             # If the change is done, whoever is told, they are not under this key any more.
-            if is_sent or not isinstance(error, Silent):
+            if is_sent or not isinstance(error, NOT_ASKED):
                 # Also if that is a second deadline: what is sent may be done once the server goes on.
                 with suppress(OSError, PotofsError), insisting():
                     self._link.command("UNLINK", key)
