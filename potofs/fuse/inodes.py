@@ -9,7 +9,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 
 from potofs.errors import Stale
-from potofs.fuse.recent import Recent
+from potofs.fuse.recent import Recent, is_recent
 from potofs.tree import nodes
 from potofs.tree.attributes import ROOT_INODE
 from potofs.tree.nodes import Kind, Node
@@ -115,6 +115,10 @@ class Inodes:
     def may_mean_archive(self, inode: int) -> bool:
         """Whether whoever opens it may have looked it up as the archive that it is."""
         return not self.may_mean_current(inode) or inode in self._told_as_archive
+
+    def may_be_found_as_archive(self, inode: int) -> bool:
+        """Whether it is the running conversation, and the kernel may remember a name that it had as an archive."""
+        return self._nodes[inode].kind is Kind.CURRENT and is_recent(self._endless.get(inode))
 
     def forget(self, inode: int, times: int) -> None:
         """The kernel forgets so many of the times that it was told."""

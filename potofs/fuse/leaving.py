@@ -6,8 +6,11 @@ it is taken. It ends with the daemon, as whatever waits does.
 
 import functools
 import logging
+import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 
 import trio
 
@@ -25,6 +28,9 @@ _FILE = 4 << 10
 # How long between two tries, at first and at most (seconds).
 _PAUSE = 1.0
 _LONGEST_PAUSE = 8.0
+# For what is left when the mount ends: of so many users each has a thread, and all wait for the same deadline. (And a
+# connection to Redis: there are 256.)
+_THREADS_AT_LAST = 200
 
 
 class Leaving:
@@ -93,12 +99,27 @@ class Leaving:
         return None
 
 
-def settle_at_last(file: OpenFile) -> None:
-    """Settles a file when there is no event loop any more, and nobody tries it again."""
-    try:
-        file.settle(is_last=True)
-    except Exception as error:
-        _give_up(file, error)
+def settle_at_last(files: Iterable[OpenFile], patience: float) -> None:
+    """Settles files when there is no event loop any more, and nobody tries again; `patience` is a deadline (seconds).
+
+    Each user's one after another here, too: they would be in one another's way, and what waits for too long is lost.
+    """
+    of_users: dict[str, list[OpenFile]] = {}
+    for file in files:
+        of_users.setdefault(file.node.user, []).append(file)
+    # Each may have to wait for a server, for two steps; if that is silent all the while, the rest does not.
+    patience_ends = time.monotonic() + 2 * patience
+
+    def settle(files: Sequence[OpenFile]) -> None:
+        for file in files:
+            try:
+                with insisting() if time.monotonic() < patience_ends else nullcontext():
+                    file.settle(is_last=True)
+            except Exception as error:
+                _give_up(file, error)
+
+    with ThreadPoolExecutor(_THREADS_AT_LAST) as threads:
+        list(threads.map(settle, of_users.values()))
 
 
 def _give_up(file: OpenFile, error: Exception) -> None:

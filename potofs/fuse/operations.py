@@ -8,16 +8,13 @@ import errno
 import logging
 import os
 import stat
-import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import AsyncExitStack, nullcontext, suppress
+from contextlib import AsyncExitStack, suppress
 from typing import TypeVar
 
 import pyfuse3
 from pyfuse3 import EntryAttributes, FileHandleT, FileInfo, FileNameT, FlagT, InodeT, ModeT, RequestContext
 
-from potofs.backends.waiting import insisting
 from potofs.errors import (
     AlreadyExists,
     InvalidMessage,
@@ -55,9 +52,6 @@ Result = TypeVar("Result")
 log = logging.getLogger(__name__)
 
 _BLOCK = 4096
-# For what is not finished when the mount ends: of so many each has a thread, and all wait for the same deadline. (And
-# a connection: there are 256.)
-_THREADS_AT_LAST = 200
 
 
 class Operations(pyfuse3.Operations):
@@ -107,6 +101,8 @@ class Operations(pyfuse3.Operations):
         ):
             raise NotFound(f"{node} is about to be made")
         told = self._told(entry)
+        if self._seekers.is_restored(parent_inode, name):
+            told.entry_timeout = told.attr_timeout = 0.0
         self._let_go()
         return told
 
@@ -246,6 +242,14 @@ class Operations(pyfuse3.Operations):
             # It is told the number that the name has now.
             raise seeker.sent_back(f"{node} was another user's a moment ago")
         writes = flags & os.O_ACCMODE != os.O_RDONLY
+        if (
+            writes
+            and node.kind is Kind.CURRENT
+            and seeker.may_look_again
+            and self._inodes.may_be_found_as_archive(inode)
+        ):
+            # Also if it has just looked up what it is now: it may open another name that the kernel remembers.
+            raise seeker.sent_back(f"{node} was an archive a moment ago")
         if node.kind is Kind.SCRATCH or (flags & os.O_TRUNC) or (writes and not flags & os.O_APPEND):
             if node.kind in {Kind.CURRENT, Kind.ARCHIVE} and not seeker.means(node.kind):
                 raise seeker.sent_back(f"{node} may be called otherwise by now")
@@ -342,6 +346,8 @@ class Operations(pyfuse3.Operations):
         replace = not flags & pyfuse3.RENAME_NOREPLACE
         parent, new_parent = self._inodes.node(parent_inode_old), self._inodes.node(parent_inode_new)
         old, new = os.fsdecode(name_old), os.fsdecode(name_new)
+        if parent.kind is Kind.ARCHIVED and new_parent.kind is Kind.DIALOGS:
+            self._seekers.restores(ctx.pid, parent_inode_old, name_old)
         try:
             node = await self._workers.run(
                 parent.user, lambda: self._tree.rename(parent, old, new_parent, new, replace=replace)
@@ -356,7 +362,7 @@ class Operations(pyfuse3.Operations):
             attributes = await self._ask(node, lambda: self._tree.attributes(node))
             self._inodes.renamed(attributes.inode, node)
         if node.kind is Kind.CURRENT:
-            # The kernel would remember for a while, as of the archive that it was, that this is what it is called.
+            # The kernel may remember for a while, as of the archive that it was, that this is what it is called.
             pyfuse3.invalidate_entry_async(parent_inode_new, name_new, ignore_enoent=True)
 
     @answered
@@ -402,16 +408,8 @@ class Operations(pyfuse3.Operations):
 
     def close(self) -> None:
         """Sets aside what open handles have not finished; after the last request."""
-        # Each may have to wait for a server, for two steps; if that is silent all the while, the rest does not.
-        patience_ends = time.monotonic() + 2 * self._tree.patience
-
-        def end(file: OpenFile) -> None:
-            with insisting() if time.monotonic() < patience_ends else nullcontext():
-                settle_at_last(file)
-
         try:
-            with ThreadPoolExecutor(_THREADS_AT_LAST) as threads:
-                list(threads.map(end, [*self._handles.files(), *self.leaving.files()]))
+            settle_at_last([*self._handles.files(), *self.leaving.files()], self._tree.patience)
         finally:
             self._tree.close()
 

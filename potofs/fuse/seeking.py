@@ -1,7 +1,8 @@
-"""As what a process has looked up what it opens, and whether it has to look again.
+"""As what a process has looked up what it opens or moves, and whether it has to look again.
 
 The kernel asks to open a number, and the name by which it was found may be another's by now: it remembers names of
-archives for a second. Told that it is stale, it looks the name up once more, and only once.
+archives for a second. Told that it is stale, it looks the name up once more, and only once. And what is moved it goes
+on to remember for the rest of that second, under a name that is to be remembered for no time at all.
 """
 
 from collections import OrderedDict
@@ -22,6 +23,9 @@ class Seekers:
         self._sought: OrderedDict[int, tuple[int, Kind]] = OrderedDict()
         # Who was told to look again, and has opened or missed nothing since.
         self._sent_back = Recent()
+        # Names, each in a folder, that are being restored; and who was told to look them up again for that.
+        self._restored = Recent()
+        self._restorers = Recent()
 
     def looked_up(self, process: int, inode: int, node: Node) -> None:
         """One has looked an entry up: what it does next is about that, if it is a conversation."""
@@ -34,6 +38,17 @@ class Seekers:
     def missed(self, process: int) -> None:
         """What one has looked up is not there, or is made anew."""
         self._sent_back.forget(process)
+
+    def restores(self, process: int, folder: int, name: bytes) -> None:
+        """One makes an archive the running conversation; raises Stale, once, to have its name looked up again."""
+        if process and not self._restorers.take((process, folder, name)):
+            self._restorers.note((process, folder, name))
+            self._restored.note((folder, name))
+            raise Stale(f"{name!r} may be remembered as an archive's")
+
+    def is_restored(self, folder: int, name: bytes) -> bool:
+        """Whether somebody does, or did just now: the kernel is to remember the name no longer."""
+        return (folder, name) in self._restored
 
     def opens(self, process: int, inode: int) -> "Seeker":
         """One opens a number: what is known of that, for this once."""

@@ -109,7 +109,7 @@ def test_an_error_that_nobody_expected_ends_nothing(caplog: pytest.LogCaptureFix
 
     while_it_runs(main)
     assert "ValueError: a bug" in caplog.text
-    settle_at_last(Left("mia", done, failures=1, error=ValueError("another bug")))
+    settle_at_last([Left("mia", done, failures=1, error=ValueError("another bug"))], 1.0)
     assert "could not be kept in rejected/: another bug" in caplog.text
 
 

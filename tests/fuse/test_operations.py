@@ -141,6 +141,9 @@ def test_an_append_that_comes_by_what_has_become_an_archive_is_refused_only_when
                 assert await errno_of_open(somebody, archive, writing) == errno.ESTALE
                 operations._seekers.looked_up(somebody.pid, archive, Node(Kind.ARCHIVE, "mia", "old"))
                 assert await errno_of_open(somebody, archive, writing) == errno.ESTALE
+            # Nor by whoever has looked it up as what it is now, and may open that name all the same.
+            await operations.lookup(inode, FileNameT(b"current.yaml"), somebody)
+            assert await errno_of_open(somebody, archive) == errno.ESTALE
             await operations.lookup(inode, FileNameT(b"current.yaml"), somebody)
             await operations.release(FileHandleT((await operations.open(archive, appending, somebody)).fh))
 

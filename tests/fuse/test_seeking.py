@@ -1,5 +1,8 @@
 """As what a process has looked up what it opens, and that it is told to look again once."""
 
+import pytest
+
+from potofs.errors import Stale
 from potofs.fuse.seeking import Seekers
 from potofs.tree.nodes import Kind, Node
 
@@ -58,3 +61,18 @@ def test_of_other_pid_namespaces_nobody_is_known_and_nobody_sent_back() -> None:
     seeker = Seekers().opens(0, 7)
     assert not seeker.may_look_again
     assert seeker.means(Kind.CURRENT)
+
+
+def test_whoever_restores_an_archive_looks_its_name_up_once_more_and_nobody_is_to_remember_that() -> None:
+    seekers = Seekers()
+    assert not seekers.is_restored(3, b"refund.yaml")
+    with pytest.raises(Stale):
+        seekers.restores(1, 3, b"refund.yaml")
+    assert seekers.is_restored(3, b"refund.yaml")
+    assert not seekers.is_restored(4, b"refund.yaml")
+    with pytest.raises(Stale):
+        seekers.restores(2, 3, b"refund.yaml")
+    for process in (1, 2, 0):
+        seekers.restores(process, 3, b"refund.yaml")
+    with pytest.raises(Stale):
+        seekers.restores(1, 3, b"refund.yaml")

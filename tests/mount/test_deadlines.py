@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from potofs import open_journal
 from tests import redis_servers
 from tests.mounts import Mount, all_at_once, answer_of, is_mounted, processes_of, run, wait_until
 
@@ -252,6 +253,25 @@ def test_the_daemon_ends_although_the_server_hangs(mount: Mount, server: Servers
     finally:
         for one in opened:
             one.close()
+
+
+def test_the_daemon_sets_aside_all_that_many_have_not_finished_although_they_are_one_users(
+    mount: Mount, server: redis_servers.Server
+) -> None:
+    descriptors = [os.open(mount.current("mia"), os.O_WRONLY | os.O_APPEND) for _ in range(300)]
+    try:
+        for number, descriptor in enumerate(descriptors):
+            os.write(descriptor, b"role: user\ncontent: half %d" % number)
+        os.kill(mount.daemon, signal.SIGTERM)
+        wait_until(lambda: not processes_of(mount.path), "the daemon has ended")
+    finally:
+        for descriptor in descriptors:
+            with suppress(OSError):
+                os.close(descriptor)
+    with open_journal(f"redis://{server.place}") as journal:
+        found = [found.name for found in journal.backend.set_asides("mia")]
+        kept = [journal.backend.open_set_aside("mia", name).read_all() for name in found]
+    assert sorted(kept) == sorted(b"role: user\ncontent: half %d" % number for number in range(300))
 
 
 def test_a_second_signal_does_not_end_it_before_all_is_set_aside(mount: Mount, server: Servers) -> None:
