@@ -52,8 +52,11 @@ def extend(
     if seen is None:
         _must_hold_a_message(user, archive, data)
     else:
-        with backend.open(user, archive) as reader:
-            whole = _torn_end(reader, seen.size) + data
+        try:
+            with backend.open(user, archive) as reader:
+                whole = _torn_end(reader, seen.size) + data
+        except NotFound:
+            raise _changed(user, archive) from None
         if not isinstance(next(reading.read(whole), None), ChatMessage):
             raise NotPermitted(f"these {len(data)} bytes do not go on where {_named(user, archive)} ends")
     _add(backend, user, archive, seen, data, mtime_ns)
@@ -63,7 +66,6 @@ def _add(
     backend: Backend, user: str, archive: str | None, seen: Stat | None, data: bytes, mtime_ns: int | None
 ) -> None:
     mtime_ns = time.time_ns() if mtime_ns is None else mtime_ns
-    changed = NotPermitted(f"{_named(user, archive)} has changed since it was compared: copy it once more")
     try:
         if seen is None:
             if archive is None:
@@ -79,9 +81,13 @@ def _add(
             # As another one: whoever reads it goes on with what it was.
             is_done = backend.rewrite(user, archive, seen, was + data, was=was, mtime_ns=mtime_ns)
     except (AlreadyExists, NotFound):
-        raise changed from None
+        raise _changed(user, archive) from None
     if not is_done:
-        raise changed
+        raise _changed(user, archive)
+
+
+def _changed(user: str, archive: str | None) -> NotPermitted:
+    return NotPermitted(f"{_named(user, archive)} has changed since it was compared: copy it once more")
 
 
 def _must_hold_a_message(user: str, archive: str | None, data: bytes) -> None:

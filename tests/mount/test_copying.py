@@ -126,6 +126,16 @@ class TestCopies:
         raises(errno.EPERM)(lambda: os.close(descriptor))
         assert mount.current("mia").read_bytes() == before
 
+    def test_a_copy_is_refused_when_somebody_archived_meanwhile(self, mount: Mount, behind: DialogueJournal) -> None:
+        mount.expect_warning("has changed since it was compared")
+        behind.add_message("mia", SAID)
+        descriptor = os.open(mount.current("mia"), os.O_WRONLY)
+        os.pwrite(descriptor, MORE, len(RECORD))
+        behind.archive_conversation("mia", "older")
+        raises(errno.EPERM)(lambda: os.close(descriptor))
+        assert not mount.current("mia").exists()
+        assert (mount.archived("mia") / "older.yaml").read_bytes() == RECORD
+
     def test_of_two_who_begin_one_conversation_the_second_to_close_is_refused(self, mount: Mount) -> None:
         mount.expect_warning("has changed since it was compared")
         one = os.open(mount.current("mia"), os.O_WRONLY | os.O_CREAT)
