@@ -320,6 +320,12 @@ def has_bytes(node: Server) -> bool:
         return bool(list(client.scan_iter("*bytes:*")))
 
 
+def has_journal(node: Server) -> bool:
+    """Whether the key is on this server that says that there is a journal."""
+    with node.client() as client:
+        return bool(list(client.scan_iter("*:journal")))
+
+
 def users_on(node: Server) -> set[str]:
     """The users whose conversations are on this server; of plain names."""
     with node.client() as client:

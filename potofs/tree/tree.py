@@ -12,13 +12,11 @@ from contextlib import suppress
 
 from potofs.backends.base import Capability, Notice, Reader, Snapshot, Stat, Usage
 from potofs.errors import (
-    DeadlineExceeded,
     InvalidName,
     NotFound,
     NotPermitted,
     PotofsError,
     Stale,
-    Unreachable,
     Unsupported,
 )
 from potofs.journal import metadata
@@ -27,6 +25,7 @@ from potofs.journal.journal import DialogueJournal
 from potofs.tree import nodes
 from potofs.tree.attributes import Attributes, Entry, sizeless, stored, virtual_inode
 from potofs.tree.drafts import Copy, Draft, Profile, put_profile_time
+from potofs.tree.known import UsersChanged
 from potofs.tree.listing import Listing
 from potofs.tree.moving import BY_TIME, Moves
 from potofs.tree.nodes import Kind, Node
@@ -36,8 +35,6 @@ from potofs.tree.spool import Space
 from potofs.tree.system import SystemFiles
 
 # What may be written in other ways than by appending.
-# How long a backend that did not answer is not asked for what is not needed (seconds).
-_OUTAGE = 1.0
 _WRITABLE = frozenset({Kind.CURRENT, Kind.ARCHIVE, Kind.REJECTED_FILE, Kind.METADATA, Kind.SCRATCH})
 
 
@@ -51,10 +48,9 @@ class Tree:
         self._scratch = ScratchFiles(self._space)
         self._restoring = Restoring()
         self._moves = Moves(journal, self._scratch, self._restoring)
-        # When a user was last added, as far as is known: until somebody has asked, when this tree was made.
-        self._users_changed = time.time_ns()
-        # When that was asked in vain last (seconds, monotonic).
-        self._users_failed = -_OUTAGE
+        self._users_changed = UsersChanged(
+            self._backend.users_changed, blocks=self._backend.blocks, patience=self._backend.patience
+        )
         #: What tells of the journal as a whole.
         self.system = SystemFiles(journal)
         self._attributes: dict[Kind, Callable[[Node], Attributes]] = {
@@ -77,7 +73,7 @@ class Tree:
             self._scratch.names,
             self._metadata_changed,
             self.lookup,
-            lambda: self._users_changed,
+            lambda: self._users_changed.known,
         )
 
     # What is there
@@ -338,15 +334,7 @@ class Tree:
     # Where attributes come from
 
     def _of_users(self, node: Node) -> Attributes:
-        # What they are is on the way to what they hold, and their own time is no reason to refuse it: whoever goes on
-        # is told what is wrong.
-        if time.monotonic() > self._users_failed + _OUTAGE:
-            try:
-                self._users_changed = self._backend.users_changed()
-            except (Unreachable, DeadlineExceeded, OSError):
-                # The kernel asks for one name at a time: everybody else would wait for as long as this has taken.
-                self._users_failed = time.monotonic()
-        return sizeless(node, self._users_changed)
+        return sizeless(node, self._users_changed())
 
     def _of_user(self, node: Node) -> Attributes:
         (changed,) = self._backend.changes_of([node.user])

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from potofs import open_journal
 from tests import redis_servers
-from tests.mounts import Mount, all_at_once, answer_of, wait_until
+from tests.mounts import Mount, all_at_once, answer_of, is_mounted, potofs, wait_until
 
 #: What a call may take (seconds), and what the machine may add to that.
 DEADLINE = 1.0
@@ -91,3 +92,46 @@ def test_many_who_append_to_its_conversations_wait_for_one_deadline_together_and
     for user in ours:
         # Each was told that it is stored.
         assert mount.current(user).read_text().count("content") == 22
+
+
+def test_nobody_on_the_other_nodes_notices_that_one_hangs(mount: Mount, cluster: redis_servers.Cluster) -> None:
+    """Although all have to pass by users/, of whose time each node knows a part."""
+    hangs = cluster.nodes[0]
+    ours = sorted({*USERS} - redis_servers.users_on(hangs))
+    waits = []
+    hangs.signal(signal.SIGSTOP)
+    try:
+        begun = time.monotonic()
+        while time.monotonic() < begun + 3 * DEADLINE:
+            waits += all_at_once([mount.current(user).stat for user in ours])
+    finally:
+        hangs.signal(signal.SIGCONT)
+    assert {answer for answer, _ in waits} == {"done"}
+    assert max(waited for _, waited in waits) < DEADLINE / 2
+
+
+def test_users_of_the_other_nodes_are_served_by_a_mount_that_begins_while_one_is_gone(
+    cluster: redis_servers.Cluster, tmp_path: Path
+) -> None:
+    url = f"redis+cluster://{cluster.place}?timeoutMs={DEADLINE * 1000:.0f}"
+    with open_journal(url) as journal:
+        for user in USERS:
+            journal.append_pieces(user, [RECORD.format(0).encode()])
+    # Where that is, nobody can tell whether there is a journal.
+    others = [node for node in cluster.nodes if not redis_servers.has_journal(node)]
+    (gone, *_) = filter(redis_servers.users_on, others)
+    ours = sorted({*USERS} - redis_servers.users_on(gone))
+    gone.kill()
+    path = tmp_path / "mnt"
+    done = potofs("mount", path, f"--backend={url}", f"--log={tmp_path / 'log'}")
+    try:
+        assert done.returncode == 0, done.stderr
+        assert "whether messages could be lost by how each server is set up is not known" in done.stderr
+        for user in ours:
+            current = path / "users" / user / "dialogs/current.yaml"
+            with current.open("a") as file:
+                file.write(RECORD.format(1))
+            assert current.read_text() == RECORD.format(0) + RECORD.format(1)
+    finally:
+        potofs("umount", path)
+    assert not is_mounted(path)

@@ -91,7 +91,7 @@ class RedisBackend(Backend):
         self._watches: list[Watch] = []
 
     def prepare(self, *, create: bool) -> None:
-        """Reaches the servers, and warns of every setting by which they could lose what is stored.
+        """Reaches the server, and warns of every setting of all servers by which they could lose what is stored.
 
         Raises NotFound if there is no journal and none is to be made; ConfigError if a newer potofs made it. What says
         so may be damaged: that is warned of, and for a check to mend.

@@ -23,6 +23,8 @@ _CONNECTIONS = 256
 # may know, too.
 _GLANCE = 1 / 20
 _LEAST_GLANCE = 0.1
+# How many other masters are asked for the commands there are, if one does not say.
+_OTHERS = 8
 
 
 def client(to: Address, timeout: float) -> Any:
@@ -67,9 +69,11 @@ def _cluster(to: Address, timeout: float, common: dict[str, Any]) -> Any:
             url=f"redis://{host}:{port}",
             startup_nodes=[node(*other) for other in others],
             connection_class=patience.Secured if to.tls else patience.Plain,
-            retry=Retry(NoBackoff(), 0),
+            # It asks one master for the commands there are, and others only if it tries again.
+            retry=Retry(NoBackoff(), _OTHERS),
             **common,
         )
+    made.set_retry(Retry(NoBackoff(), 0))
     made.nodes_manager.initialize = _alone(made.nodes_manager.initialize, glance)
     return made
 

@@ -2,20 +2,27 @@
 
 import logging
 from collections.abc import Iterator
+from itertools import chain
 from typing import Any
 
 import redis
 
 from potofs.backends.redis.connection import Link
+from potofs.errors import DeadlineExceeded, Unreachable
 
 log = logging.getLogger(__name__)
 
 
 def warn(link: Link, server: str) -> None:
-    """Logs a warning for each setting by which messages could be lost; raises what a Link raises."""
-    for risks in link.on_each(lambda client: list(_risks(client))):
-        for risk in risks:
-            log.warning("%s: %s", server, risk)
+    """Logs a warning for each setting by which messages could be lost, and if it is not known of all servers."""
+    try:
+        found = link.on_each(lambda client: list(_risks(client)))
+    except (Unreachable, DeadlineExceeded) as error:
+        # One node of a cluster is no reason why the users of the others should not be served.
+        log.warning("whether messages could be lost by how each server is set up is not known: %s", error)
+        return
+    for risk in chain.from_iterable(found):
+        log.warning("%s: %s", server, risk)
 
 
 def _risks(client: Any) -> Iterator[str]:
