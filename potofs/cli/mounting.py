@@ -73,6 +73,7 @@ def stop(mountpoint: str, lazy: bool) -> str:
     with running.watched(path) as daemon:
         mountpoints.unmount(path, lazy=lazy)
         if daemon is None:
+            running.forget_the_dead(path)
             return ""
         left = f"{path} is unmounted, but its daemon, process {daemon.pid}, "
         stopped = f"{left}is stopped: kill -CONT {daemon.pid} has it end, kill -9 {daemon.pid} ends it at once"

@@ -31,7 +31,7 @@ def runtime_directory() -> str:
     """Where daemons of this user leave word; it need not be there."""
     if os.geteuid() == 0:
         return "/run/potofs"
-    if "XDG_RUNTIME_DIR" in os.environ:
+    if os.environ.get("XDG_RUNTIME_DIR"):
         return str(platformdirs.user_runtime_path("potofs"))
     # Not below /tmp, where anybody could be there first.
     return str(platformdirs.user_cache_path("potofs") / "run")
@@ -71,6 +71,19 @@ def announced(mountpoint: str, backend: str) -> Iterator[None]:
         if _is_at(path, descriptor):
             os.unlink(path)
         os.close(descriptor)
+
+
+def forget_the_dead(mountpoint: str) -> None:
+    """Takes away what a daemon that was killed has said of a mountpoint; nothing that a living one says."""
+    path = word_of(mountpoint)
+    with suppress(OSError):
+        descriptor = os.open(path, os.O_RDWR)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if _is_at(path, descriptor):
+                os.unlink(path)
+        finally:
+            os.close(descriptor)
 
 
 def _locked(path: str) -> int:

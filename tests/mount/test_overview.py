@@ -168,6 +168,12 @@ def test_one_whose_daemon_was_killed_is_dead(mount: Mount) -> None:
     assert is_mounted(mount.path)
     found = listed(mount)
     assert (found["state"], found["pid"], found["openFiles"]) == ("dead", None, None)
+    # What it has said of itself goes with its mount.
+    word = Path(running.word_of(str(mount.path)))
+    assert word.exists()
+    assert potofs("umount", mount.path).returncode == 0
+    assert not is_mounted(mount.path)
+    assert not word.exists()
 
 
 def test_another_user_is_told_what_the_system_says(mount: Mount, tmp_path: Path) -> None:
