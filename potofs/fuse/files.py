@@ -7,6 +7,7 @@ the other. `operations` finds out which it is when it is opened, and never asks 
 import errno
 import functools
 import logging
+import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import TypeVar
@@ -97,6 +98,10 @@ class ConversationFile(OpenFile):
         self._is_left = self._is_killed = False
         # None for a conversation that nobody had begun yet, and for one opened to append only.
         self._reader = reader
+        # How many threads ask it for the size at the moment, and one that the last of them closes.
+        self._guard = threading.Lock()
+        self._asking = 0
+        self._closed: Reader | None = None
         # None for a file that is only read.
         self._appender = appender
         self._opener = opener
@@ -111,8 +116,19 @@ class ConversationFile(OpenFile):
         self._is_read = False
 
     def attributes(self) -> Attributes | None:
-        reader = self._reader
-        return None if reader is None else self._tree.attributes_of(self.node, reader.stat())
+        with self._guard:
+            reader = self._reader
+            if reader is None:
+                return None
+            self._asking += 1
+        try:
+            return self._tree.attributes_of(self.node, reader.stat())
+        finally:
+            with self._guard:
+                self._asking -= 1
+                closed, self._closed = (None, self._closed) if self._asking else (self._closed, None)
+            if closed is not None:
+                closed.close()
 
     def show(self, reader: Reader) -> None:
         """From now on this is what it holds, unless somebody has begun to read. In any thread; needs no closing."""
@@ -209,9 +225,14 @@ class ConversationFile(OpenFile):
                 log.error("%s: what was stored as it was closed may not be durable: %s", self.node, reason(error))
 
     def _close_reader(self) -> None:
-        if self._reader is not None:
-            self._reader.close()
-            self._reader = None
+        # Whoever asks by its number alone may be at it in another thread: a descriptor that is closed meanwhile is none
+        # any more, or another file's.
+        with self._guard:
+            reader, self._reader = self._reader, None
+            if self._asking:
+                self._closed, reader = reader, None
+        if reader is not None:
+            reader.close()
 
     def _keep(self, reader: Reader) -> Reader:
         """Takes a reader that was opened for it, or closes it if another request was first; returns the one it has."""

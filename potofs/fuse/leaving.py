@@ -10,11 +10,10 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import nullcontext
 
 import trio
 
-from potofs.backends.waiting import insisting
+from potofs.backends.waiting import having_waited, insisting
 from potofs.errors import PotofsError, reason
 from potofs.fuse.files import OpenFile
 from potofs.fuse.workers import Workers
@@ -28,7 +27,9 @@ _FILE = 4 << 10
 # How long between two tries, at first and at most (seconds).
 _PAUSE = 1.0
 _LONGEST_PAUSE = 8.0
-# For what is left when the mount ends: of so many users each has a thread, and all wait for the same deadline. (And a
+# The same when the mount ends.
+_PAUSE_AT_LAST = 0.02
+# For what is left then: of so many users each has a thread, and all wait for the same deadline. (And a
 # connection to Redis: there are 256.)
 _THREADS_AT_LAST = 200
 
@@ -107,19 +108,33 @@ def settle_at_last(files: Iterable[OpenFile], patience: float) -> None:
     of_users: dict[str, list[OpenFile]] = {}
     for file in files:
         of_users.setdefault(file.node.user, []).append(file)
-    # Each may have to wait for a server, for two steps; if that is silent all the while, the rest does not.
-    patience_ends = time.monotonic() + 2 * patience
+    # The backend is given so long to come back, and after that each is tried once more, which takes a moment.
+    ends = time.monotonic() + 2 * patience
 
     def settle(files: Sequence[OpenFile]) -> None:
         for file in files:
             try:
-                with insisting() if time.monotonic() < patience_ends else nullcontext():
-                    file.settle(is_last=True)
+                while not _is_settled(file, ends - time.monotonic(), patience):
+                    time.sleep(_PAUSE_AT_LAST)
             except Exception as error:
                 _give_up(file, error)
 
     with ThreadPoolExecutor(_THREADS_AT_LAST) as threads:
         list(threads.map(settle, of_users.values()))
+
+
+def _is_settled(file: OpenFile, left: float, patience: float) -> bool:
+    """Tries to settle a file that may be tried again for so long (seconds); raises what it is given up for."""
+    if left <= 0:
+        file.settle(is_last=True)
+        return True
+    try:
+        # As a request that is over by then.
+        with insisting(), having_waited(max(0.0, patience - left)):
+            file.settle()
+    except (PotofsError, OSError):
+        return False
+    return True
 
 
 def _give_up(file: OpenFile, error: Exception) -> None:

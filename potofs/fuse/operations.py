@@ -356,6 +356,8 @@ class Operations(pyfuse3.Operations):
             # Whoever moves it sees a number only; the reason is here.
             log.info("%s in %s cannot become %s in %s: %s", old, parent, new, new_parent, error)
             raise
+        finally:
+            self._seekers.restored(parent_inode_old, name_old)
         self._seekers.looked_up(ctx.pid, 0, node)
         # It is done; should it have moved on already, its number is looked for when it is asked for.
         with suppress(NotFound):
@@ -409,7 +411,7 @@ class Operations(pyfuse3.Operations):
     def close(self) -> None:
         """Sets aside what open handles have not finished; after the last request."""
         try:
-            settle_at_last([*self._handles.files(), *self.leaving.files()], self._tree.patience)
+            settle_at_last([*self.leaving.files(), *self._handles.files()], self._tree.patience)
         finally:
             self._tree.close()
 

@@ -6,12 +6,15 @@ on to remember for the rest of that second, under a name that is to be remembere
 """
 
 from collections import OrderedDict
+from typing import TypeVar
 
 from potofs.errors import Stale
 from potofs.fuse.recent import Recent
 from potofs.tree.nodes import Kind, Node
 
-# Processes of which it is known what they looked up last.
+Noted = TypeVar("Noted")
+
+# Processes of which it is known what they looked up last, or are about to restore.
 _PROCESSES = 4096
 
 
@@ -23,9 +26,12 @@ class Seekers:
         self._sought: OrderedDict[int, tuple[int, Kind]] = OrderedDict()
         # Who was told to look again, and has opened or missed nothing since.
         self._sent_back = Recent()
-        # Names, each in a folder, that are being restored; and who was told to look them up again for that.
-        self._restored = Recent()
-        self._restorers = Recent()
+        # Who was, and missed it: the program was told so, or it goes on, for it may make what is missing.
+        self._missed = Recent()
+        # Names, each in a folder, that are being restored; and who was told to look them up again for that, and comes
+        # back however long that takes.
+        self._restored: OrderedDict[tuple[int, bytes], None] = OrderedDict()
+        self._restorers: OrderedDict[tuple[int, int, bytes], None] = OrderedDict()
 
     def looked_up(self, process: int, inode: int, node: Node) -> None:
         """One has looked an entry up: what it does next is about that, if it is a conversation."""
@@ -37,33 +43,44 @@ class Seekers:
 
     def missed(self, process: int) -> None:
         """What one has looked up is not there, or is made anew."""
-        self._sent_back.forget(process)
+        if self._sent_back.take(process):
+            self._missed.note(process)
 
     def restores(self, process: int, folder: int, name: bytes) -> None:
         """One makes an archive the running conversation; raises Stale, once, to have its name looked up again."""
-        if process and not self._restorers.take((process, folder, name)):
-            self._restorers.note((process, folder, name))
-            self._restored.note((folder, name))
-            raise Stale(f"{name!r} may be remembered as an archive's")
+        restorer = process, folder, name
+        if not process or restorer in self._restorers:
+            self._restorers.pop(restorer, None)
+            return
+        _note(self._restorers, restorer)
+        _note(self._restored, (folder, name))
+        raise Stale(f"{name!r} may be remembered as an archive's")
+
+    def restored(self, folder: int, name: bytes) -> None:
+        """It was made that, or could not be."""
+        self._restored.pop((folder, name), None)
 
     def is_restored(self, folder: int, name: bytes) -> bool:
-        """Whether somebody does, or did just now: the kernel is to remember the name no longer."""
+        """Whether somebody is about to: the kernel is to remember the name no longer."""
         return (folder, name) in self._restored
 
     def opens(self, process: int, inode: int) -> "Seeker":
         """One opens a number: what is known of that, for this once."""
         sought, kind = self._sought.pop(process, (None, None))
-        return Seeker(self._sent_back, process, kind if sought == inode else None)
+        return Seeker(
+            self._sent_back, process, kind if sought == inode else None, has_missed=self._missed.take(process)
+        )
 
 
 class Seeker:
     """Who opens a number."""
 
-    def __init__(self, sent_back: Recent, process: int, sought_as: Kind | None) -> None:
+    def __init__(self, sent_back: Recent, process: int, sought_as: Kind | None, *, has_missed: bool) -> None:
         self._all_sent_back, self._process = sent_back, process
         #: As what it has looked the number up, if nothing else since; None if that is not known.
         self.sought_as = sought_as
         self._is_back = sent_back.take(process)
+        self._has_missed = has_missed
 
     @property
     def has_looked_again(self) -> bool:
@@ -75,6 +92,11 @@ class Seeker:
         """Whether it was not told to yet. Whoever opens by /proc/self/fd looks nothing up, then either."""
         return not self._is_back and self._process != 0
 
+    @property
+    def may_have_found_another(self) -> bool:
+        """Whether it may open a name that the kernel remembers, though it has just looked another one up."""
+        return self.may_look_again and not self._has_missed
+
     def means(self, kind: Kind) -> bool:
         """Whether it opens what it has looked up as that, or nobody can know."""
         return self.sought_as is kind or (self.sought_as is None and not self.may_look_again)
@@ -84,3 +106,9 @@ class Seeker:
         if not self._is_back:
             self._all_sent_back.note(self._process)
         return Stale(why)
+
+
+def _note(noted: OrderedDict[Noted, None], one: Noted) -> None:
+    noted[one] = None
+    if len(noted) > _PROCESSES:
+        noted.popitem(last=False)

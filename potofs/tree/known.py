@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, wait
+from contextlib import suppress
 
 from potofs.errors import DeadlineExceeded, Unreachable
 
@@ -23,31 +24,47 @@ class UsersChanged:
         self._ask, self._blocks, self._patience = ask, blocks, patience
         #: Until somebody has asked, when this was made.
         self.known = time.time_ns()
-        # When it was asked in vain last (seconds, monotonic), and an answer that nobody waits for any more.
+        self._guard = threading.Lock()
+        # The answer that is waited for, by all who want one meanwhile, and whether somebody has in vain.
+        self._answer: Future[int] | None = None
+        self._is_late = False
+        # When it was asked in vain last (seconds, monotonic).
         self._failed = -_OUTAGE
-        self._late: Future[int] | None = None
 
     def __call__(self) -> int:
         """Asks for it; of one who `blocks` only so long. Raises what is no sign of an outage."""
-        if time.monotonic() < self._failed + _OUTAGE or (self._late is not None and not self._late.done()):
-            return self.known
-        answer: Future[int] = Future()
-        if self._blocks:
-            threading.Thread(target=self._answer, args=(answer,), name="potofs-users", daemon=True).start()
-        else:
-            self._answer(answer)
+        with self._guard:
+            answer = self._answer
+            if answer is None:
+                if time.monotonic() < self._failed + _OUTAGE:
+                    return self.known
+                answer, self._is_late = self._begun(), False
+            elif self._is_late:
+                return self.known
         if wait([answer], self._patience * _GLANCE).done:
-            try:
-                answer.result()
-            except (Unreachable, DeadlineExceeded, OSError):
-                self._failed = time.monotonic()
-        else:
-            self._late = answer
+            return answer.result()
+        self._is_late = True
         return self.known
 
-    def _answer(self, answer: Future[int]) -> None:
+    def _begun(self) -> Future[int]:
+        answer: Future[int] = Future()
+        if self._blocks:
+            self._answer = answer
+            # If there are too many threads, whoever asks waits.
+            with suppress(RuntimeError):
+                threading.Thread(target=self._finish, args=(answer,), name="potofs-users", daemon=True).start()
+                return answer
+        self._finish(answer)
+        return answer
+
+    def _finish(self, answer: Future[int]) -> None:
         try:
             self.known = self._ask()
-            answer.set_result(self.known)
-        except BaseException as error:
+        except (Unreachable, DeadlineExceeded, OSError):
+            self._failed = time.monotonic()
+        except Exception as error:
+            self._answer = None
             answer.set_exception(error)
+            return
+        self._answer = None
+        answer.set_result(self.known)

@@ -4,6 +4,7 @@ import errno
 import os
 import threading
 from collections.abc import Awaitable, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,8 @@ import trio
 import trio.testing
 
 from potofs import open_journal
+from potofs.backends.base import Stat
+from potofs.backends.filesystem.files import FileReader
 from potofs.fuse.files import ConversationFile
 from potofs.fuse.workers import Workers
 from potofs.tree.nodes import Kind, Node
@@ -88,3 +91,37 @@ def test_a_close_that_comes_during_the_sync_of_another_says_what_became_of_it(
         await file.release()
 
     trio.run(main)
+
+
+class Asked(FileReader):
+    """One that is asked for its size for as long as it takes."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__(path)
+        self.begun, self.goes_on, self.is_closed = threading.Event(), threading.Event(), False
+
+    def stat(self) -> Stat:
+        self.begun.set()
+        assert self.goes_on.wait(PATIENCE)
+        return super().stat()
+
+    def close(self) -> None:
+        self.is_closed = True
+        super().close()
+
+
+def test_what_somebody_asks_for_its_size_is_closed_behind_them(tree: Tree, tmp_path: Path) -> None:
+    """The kernel lets a file go while others ask for its number; its descriptor may be another file's at once."""
+    (tmp_path / "file").write_bytes(RECORD)
+    reader = Asked(str(tmp_path / "file"))
+    file = ConversationFile(tree, Workers(1.0), Node(Kind.CURRENT, "mia"), 7, reader, None, None)
+    with ThreadPoolExecutor(2) as threads:
+        asking = [threads.submit(file.attributes) for _ in range(2)]
+        assert reader.begun.wait(PATIENCE)
+        file.settle()
+        assert file.attributes() is None
+        assert not reader.is_closed
+        reader.goes_on.set()
+        sizes = {found.size for one in asking if (found := one.result()) is not None}
+    assert sizes == {len(RECORD)}
+    assert reader.is_closed

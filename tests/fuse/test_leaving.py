@@ -1,5 +1,6 @@
 """What was let go: settled behind the kernel's back, tried again for as long as it takes, and bounded meanwhile."""
 
+import time
 from collections.abc import Awaitable, Callable
 from typing import Any, cast
 
@@ -111,6 +112,15 @@ def test_an_error_that_nobody_expected_ends_nothing(caplog: pytest.LogCaptureFix
     assert "ValueError: a bug" in caplog.text
     settle_at_last([Left("mia", done, failures=1, error=ValueError("another bug"))], 1.0)
     assert "could not be kept in rejected/: another bug" in caplog.text
+
+
+def test_at_last_it_is_tried_for_two_deadlines_and_each_users_in_turn() -> None:
+    done: list[str] = []
+    files = [Left("mia", done, failures=5), Left("mia", done), Left("noah", done, failures=float("inf"))]
+    begun = time.monotonic()
+    settle_at_last(files, 0.2)
+    assert time.monotonic() - begun >= 0.4
+    assert done == ["mia", "mia"]
 
 
 def test_of_what_takes_too_much_memory_no_more_is_given_up_than_has_to_be(

@@ -54,7 +54,10 @@ def test_whoever_found_nothing_when_it_looked_again_is_as_good_as_new() -> None:
     seekers = Seekers()
     seekers.opens(1, 7).sent_back("it may be another's")
     seekers.missed(1)
-    assert seekers.opens(1, 7).may_look_again
+    again = seekers.opens(1, 7)
+    assert again.may_look_again
+    assert not again.may_have_found_another, "it went on to make what it missed, and somebody else did"
+    assert seekers.opens(1, 7).may_have_found_another
 
 
 def test_of_other_pid_namespaces_nobody_is_known_and_nobody_sent_back() -> None:
@@ -74,5 +77,8 @@ def test_whoever_restores_an_archive_looks_its_name_up_once_more_and_nobody_is_t
         seekers.restores(2, 3, b"refund.yaml")
     for process in (1, 2, 0):
         seekers.restores(process, 3, b"refund.yaml")
+    assert seekers.is_restored(3, b"refund.yaml")
+    seekers.restored(3, b"refund.yaml")
+    assert not seekers.is_restored(3, b"refund.yaml")
     with pytest.raises(Stale):
         seekers.restores(1, 3, b"refund.yaml")

@@ -274,6 +274,26 @@ def test_the_daemon_sets_aside_all_that_many_have_not_finished_although_they_are
     assert sorted(kept) == sorted(b"role: user\ncontent: half %d" % number for number in range(300))
 
 
+def test_the_daemon_sets_aside_what_is_not_finished_if_the_server_goes_on_before_two_deadlines(
+    mount: Mount, server: redis_servers.Server
+) -> None:
+    users = ("mia", "noah")
+    descriptors = [os.open(mount.current(user), os.O_WRONLY | os.O_APPEND) for user in users for _ in range(5)]
+    try:
+        for descriptor in descriptors:
+            os.write(descriptor, b"role: user\ncontent: half")
+        with Hanging(server):
+            os.kill(mount.daemon, signal.SIGTERM)
+            time.sleep(1.3 * DEADLINE)
+        wait_until(lambda: not processes_of(mount.path), "the daemon has ended")
+    finally:
+        for descriptor in descriptors:
+            with suppress(OSError):
+                os.close(descriptor)
+    with open_journal(f"redis://{server.place}") as journal:
+        assert [len(journal.backend.set_asides(user)) for user in users] == [5, 5]
+
+
 def test_a_second_signal_does_not_end_it_before_all_is_set_aside(mount: Mount, server: Servers) -> None:
     opened = Opened(mount)
     try:

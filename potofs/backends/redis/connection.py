@@ -66,13 +66,13 @@ class Link:
         self._type_of = type_of
         self._guard = threading.Lock()
         self._client: Any = None
-        #: Whether Silent is raised.
+        #: Whether NOT_ASKED is raised.
         self.hurries = False
         # When a server answered last, and when a connection was refused or cut (seconds, monotonic).
         self._answered = self._refused = 0.0
         # When it was asked where a cluster's masters are, for one of them was silent.
         self._looked = 0.0
-        self._silences = Silences(self._is_silent, self.timeout)
+        self._silences = Silences(self._is_silent, self.timeout, self._look_around)
 
     def run(self, do: Callable[[Any], Result], keys: Iterable[Argument] | None) -> Result:
         """What a function makes of a redis-py client; called again, within the deadline, if the connection was cut.
@@ -124,13 +124,14 @@ class Link:
     def _is_silent(self, server: str, key: str | None, seconds: float) -> bool:
         # A client that was never made asks whoever wants it.
         client = self._client
-        if client is None or not clients.is_silent(client, server, key, seconds, fails_over=self._fails_over):
-            return False
-        # Another one may have taken its place.
-        if time.monotonic() > self._looked + self.timeout:
+        return client is not None and clients.is_silent(client, server, key, seconds, fails_over=self._fails_over)
+
+    def _look_around(self) -> None:
+        """Has a cluster asked where its masters are, once a deadline at most."""
+        client = self._client
+        if client is not None and time.monotonic() > self._looked + self.timeout:
             self._looked = time.monotonic()
             clients.look_again(client, self.timeout)
-        return True
 
     def command(self, *arguments: Argument) -> Any:
         """The answer to one command that may be repeated: one that reads, or that leaves the same when done twice."""

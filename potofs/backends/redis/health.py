@@ -7,21 +7,27 @@ from typing import Any
 
 import redis
 
+from potofs.backends.redis import patience
 from potofs.backends.redis.connection import Link
-from potofs.errors import DeadlineExceeded, Unreachable
 
 log = logging.getLogger(__name__)
 
+# How long each server may take to say (part of a deadline).
+_GLANCE = 1 / 5
+
 
 def warn(link: Link, server: str) -> None:
-    """Logs a warning for each setting by which messages could be lost, and if it is not known of all servers."""
-    try:
-        found = link.on_each(lambda client: list(_risks(client)))
-    except (Unreachable, DeadlineExceeded) as error:
-        # One node of a cluster is no reason why the users of the others should not be served.
-        log.warning("whether messages could be lost by how each server is set up is not known: %s", error)
-        return
-    for risk in chain.from_iterable(found):
+    """Logs a warning for each setting by which messages could be lost; raises what a Link raises."""
+
+    def risks(client: Any) -> list[str]:
+        # One node of a cluster that does not answer is no reason why the users of the others should not be served.
+        with patience.within(link.timeout * _GLANCE):
+            try:
+                return list(_risks(client))
+            except (redis.ConnectionError, redis.TimeoutError) as error:
+                return [f"whether it could lose messages is not known: {error}"]
+
+    for risk in chain.from_iterable(link.on_each(risks)):
         log.warning("%s: %s", server, risk)
 
 

@@ -25,11 +25,13 @@ _SHORTEST = 20
 class _Silence:
     """That of one server."""
 
-    def __init__(self, why: PotofsError | OSError) -> None:
+    def __init__(self, why: PotofsError | OSError, *, is_alone: bool) -> None:
         #: What whoever waited for all of a deadline was told, and how often somebody has been told so since.
         self.why = why
         self.times = 0
-        #: Whether it was looked at: until then it may have been a connection that hung, and no server.
+        #: Whether only this one was waited for.
+        self.is_alone = is_alone
+        #: Whether it was looked at: until then it may have been a connection that hung, or another server.
         self.is_sure = threading.Event()
         self.is_over = threading.Event()
 
@@ -41,11 +43,17 @@ class _Silence:
 class Silences:
     """Those of one journal's servers, each known by a name; there are none while all answer.
 
-    `is_silent` says whether a server does not answer in so long (seconds), asked for a key that it has, if any.
+    `is_silent` says whether a server does not answer in so long (seconds), asked for a key that it has, if any; and
+    `look_around` whether another one has taken its place.
     """
 
-    def __init__(self, is_silent: Callable[[str, str | None, float], bool], timeout: float) -> None:
-        self._is_silent, self._timeout = is_silent, timeout
+    def __init__(
+        self,
+        is_silent: Callable[[str, str | None, float], bool],
+        timeout: float,
+        look_around: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._is_silent, self._timeout, self._look_around = is_silent, timeout, look_around
         self._guard = threading.Lock()
         self._is_closed = threading.Event()
         self._of: dict[str, _Silence] = {}
@@ -57,9 +65,14 @@ class Silences:
         """Somebody has waited for one of these servers for all of a deadline, and this is what they are told."""
         for server, key in servers.items():
             with self._guard:
-                if server in self._of or self._is_closed.is_set():
+                if self._is_closed.is_set():
+                    return
+                known = self._of.get(server)
+                if known is not None:
+                    if len(servers) == 1:
+                        known.is_sure.set()
                     continue
-                silence = _Silence(why)
+                silence = _Silence(why, is_alone=len(servers) == 1)
                 watch = threading.Thread(target=self._watch, args=(server, key, silence), name="potofs-silence")
                 watch.daemon = True
                 # If there are too many threads, everybody waits for themselves.
@@ -78,8 +91,7 @@ class Silences:
         """What is the matter, after a moment, with one of these servers that is silent; None if none is."""
         for server in servers:
             silence = self._of.get(server)
-            if silence is not None:
-                silence.is_sure.wait(2 * self._timeout * _LOOK)
+            if silence is not None and silence.is_sure.wait(2 * self._timeout * _LOOK if silence.is_alone else 0):
                 moment = min(_MOMENT, self._timeout * _MOMENT_PART) / 2 ** min(silence.times // _TIMES, _SHORTEST)
                 silence.times += 1
                 if not silence.is_over.wait(moment):
@@ -92,10 +104,12 @@ class Silences:
 
     def _watch(self, server: str, key: str | None, silence: _Silence) -> None:
         longest = self._timeout * _LOOK
-        look, pause = longest, _PAUSE
+        # Of several it may have been any that did not answer, and all others may be busy for a moment.
+        look, pause = longest if silence.is_alone else self._timeout, _PAUSE
         try:
             while self._is_silent(server, key, look):
                 silence.is_sure.set()
+                self._look_around()
                 if self._is_closed.wait(pause) or silence.is_over.is_set():
                     break
                 # An answer may be on its way for as long as anybody waits for one; what was lost never comes.
