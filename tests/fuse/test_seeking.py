@@ -3,6 +3,7 @@
 import pytest
 
 from potofs.errors import Stale
+from potofs.fuse import recent
 from potofs.fuse.seeking import Seekers
 from potofs.tree.nodes import Kind, Node
 
@@ -82,3 +83,15 @@ def test_whoever_restores_an_archive_looks_its_name_up_once_more_and_nobody_is_t
     assert not seekers.is_restored(3, b"refund.yaml")
     with pytest.raises(Stale):
         seekers.restores(1, 3, b"refund.yaml")
+
+
+def test_whoever_restores_an_archive_comes_back_however_long_it_takes_to_look_its_name_up(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The kernel asks for every name on the way, of a server that may be far."""
+    monkeypatch.setattr(recent, "_ON_ITS_WAY", 0.0)
+    seekers = Seekers()
+    with pytest.raises(Stale):
+        seekers.restores(1, 3, b"refund.yaml")
+    assert seekers.is_restored(3, b"refund.yaml")
+    seekers.restores(1, 3, b"refund.yaml")
