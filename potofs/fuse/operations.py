@@ -242,13 +242,7 @@ class Operations(pyfuse3.Operations):
             # It is told the number that the name has now.
             raise seeker.sent_back(f"{node} was another user's a moment ago")
         writes = flags & os.O_ACCMODE != os.O_RDONLY
-        if (
-            writes
-            and node.kind is Kind.CURRENT
-            and seeker.may_look_again
-            and self._inodes.may_be_found_as_archive(inode)
-        ):
-            # Also if it has just looked up what it is now: it may open another name that the kernel remembers.
+        if writes and seeker.may_have_found_another and self._inodes.may_be_found_as_archive(inode):
             raise seeker.sent_back(f"{node} was an archive a moment ago")
         if node.kind is Kind.SCRATCH or (flags & os.O_TRUNC) or (writes and not flags & os.O_APPEND):
             if node.kind in {Kind.CURRENT, Kind.ARCHIVE} and not seeker.means(node.kind):
