@@ -26,7 +26,7 @@ class Seekers:
         self._sought: OrderedDict[int, tuple[int, Kind]] = OrderedDict()
         # Who was told to look again, and has opened or missed nothing since.
         self._sent_back = Recent()
-        # Who was, and missed it: the program was told so, or it goes on, for it may make what is missing.
+        # Who was, and missed the running conversation: the program was told so, or it goes on, for it may begin one.
         self._missed = Recent()
         # Names, each in a folder, that are being restored; and who was told to look them up again for that, and comes
         # back however long that takes.
@@ -41,9 +41,9 @@ class Seekers:
             if len(self._sought) > _PROCESSES:
                 self._sought.popitem(last=False)
 
-    def missed(self, process: int) -> None:
-        """What one has looked up is not there, or is made anew."""
-        if self._sent_back.take(process):
+    def missed(self, process: int, folder: Kind) -> None:
+        """What one has looked up in a folder is not there, or is made anew."""
+        if self._sent_back.take(process) and folder is Kind.DIALOGS:
             self._missed.note(process)
 
     def restores(self, process: int, folder: int, name: bytes) -> None:

@@ -53,12 +53,14 @@ def test_what_it_found_when_it_looked_again_is_what_it_means_and_nothing_else() 
 
 def test_whoever_found_nothing_when_it_looked_again_is_as_good_as_new() -> None:
     seekers = Seekers()
-    seekers.opens(1, 7).sent_back("it may be another's")
-    seekers.missed(1)
-    again = seekers.opens(1, 7)
-    assert again.may_look_again
-    assert not again.may_have_found_another, "it went on to make what it missed, and somebody else did"
-    assert seekers.opens(1, 7).may_have_found_another
+    for folder, is_sent_back in ((Kind.DIALOGS, False), (Kind.ARCHIVED, True)):
+        seekers.opens(1, 7).sent_back("it may be another's")
+        seekers.missed(1, folder)
+        again = seekers.opens(1, 7)
+        assert again.may_look_again
+        # Whoever missed the running conversation goes on to begin one, and somebody else has.
+        assert again.may_have_found_another is is_sent_back
+        assert seekers.opens(1, 7).may_have_found_another
 
 
 def test_of_other_pid_namespaces_nobody_is_known_and_nobody_sent_back() -> None:
