@@ -79,6 +79,10 @@ class DeadlineExceeded(PotofsError):
     """The backend did not answer in time. Trying again cannot store a message twice that has a timestamp."""
 
 
+class NotReplicated(DeadlineExceeded):
+    """It is stored, but fewer replicas have it in time than were asked for (`waitReplicas`)."""
+
+
 class Unreachable(PotofsError):
     """The backend's server is down, or takes no commands at present.
 

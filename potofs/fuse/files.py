@@ -229,7 +229,7 @@ class ConversationFile(OpenFile):
         # any more, or another file's.
         with self._guard:
             reader, self._reader = self._reader, None
-            if self._asking:
+            if self._asking and reader is not None:
                 self._closed, reader = reader, None
         if reader is not None:
             reader.close()

@@ -33,6 +33,13 @@ class Finder:
 
         Raises WouldBlock instead of going over all archives if it may not `wait`.
         """
+        for _ in range(_TRIES - 1):
+            # It may be on its way from one name to another; and by an open descriptor nobody asks twice.
+            with suppress(Stale):
+                return self._attributes(inode, node, wait=wait)
+        return self._attributes(inode, node, wait=wait)
+
+    def _attributes(self, inode: int, node: Node, *, wait: bool) -> Attributes:
         present = self._made(inode, node) if node.kind is Kind.METADATA else self._present(node)
         is_unwritten = self._is_unwritten(inode, node)
         if present is not None:

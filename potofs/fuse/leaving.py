@@ -14,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 import trio
 
 from potofs.backends.waiting import having_waited, insisting
-from potofs.errors import PotofsError, reason
+from potofs.errors import DeadlineExceeded, PotofsError, Unreachable, reason
 from potofs.fuse.files import OpenFile
 from potofs.fuse.workers import Workers
 
@@ -28,7 +28,7 @@ _FILE = 4 << 10
 _PAUSE = 1.0
 _LONGEST_PAUSE = 8.0
 # The same when the mount ends.
-_PAUSE_AT_LAST = 0.02
+_PAUSE_AT_LAST = 0.1
 # For what is left then: of so many users each has a thread, and all wait for the same deadline. (And a
 # connection to Redis: there are 256.)
 _THREADS_AT_LAST = 200
@@ -124,7 +124,10 @@ def settle_at_last(files: Iterable[OpenFile], patience: float) -> None:
 
 
 def _is_settled(file: OpenFile, left: float, patience: float) -> bool:
-    """Tries to settle a file that may be tried again for so long (seconds); raises what it is given up for."""
+    """Tries to settle a file that may be tried again for so long (seconds), if the backend is away.
+
+    Raises what it is given up for.
+    """
     if left <= 0:
         file.settle(is_last=True)
         return True
@@ -132,7 +135,7 @@ def _is_settled(file: OpenFile, left: float, patience: float) -> bool:
         # As a request that is over by then.
         with insisting(), having_waited(max(0.0, patience - left)):
             file.settle()
-    except (PotofsError, OSError):
+    except (DeadlineExceeded, Unreachable):
         return False
     return True
 

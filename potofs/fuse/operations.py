@@ -89,7 +89,7 @@ class Operations(pyfuse3.Operations):
         try:
             entry = await self._looked_up(parent, os.fsdecode(name))
         except NotFound:
-            self._seekers.missed(ctx.pid, parent.kind)
+            self._seekers.missed(ctx.pid, parent.kind, parent_inode, name)
             raise
         node = entry.node
         self._seekers.looked_up(ctx.pid, entry.attributes.inode, node)
@@ -277,7 +277,7 @@ class Operations(pyfuse3.Operations):
         self, parent_inode: InodeT, name: FileNameT, mode: ModeT, flags: FlagT, ctx: RequestContext
     ) -> tuple[FileInfo, EntryAttributes]:
         parent = self._inodes.node(parent_inode)
-        self._seekers.missed(ctx.pid, parent.kind)
+        self._seekers.missed(ctx.pid, parent.kind, parent_inode, name)
         node = self._tree.to_create(parent, os.fsdecode(name))
         if flags & os.O_EXCL and await self._ask(node, lambda: self._tree.is_begun(node)):
             raise AlreadyExists(f"{node} was begun by somebody else")

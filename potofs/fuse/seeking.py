@@ -41,9 +41,11 @@ class Seekers:
             if len(self._sought) > _PROCESSES:
                 self._sought.popitem(last=False)
 
-    def missed(self, process: int, folder: Kind) -> None:
-        """What one has looked up in a folder is not there, or is made anew."""
-        if self._sent_back.take(process) and folder is Kind.DIALOGS:
+    def missed(self, process: int, kind: Kind, folder: int, name: bytes) -> None:
+        """What one has looked up in a folder of a kind is not there, or is made anew."""
+        self._restorers.pop((process, folder, name), None)
+        self._restored.pop((folder, name), None)
+        if self._sent_back.take(process) and kind is Kind.DIALOGS:
             self._missed.note(process)
 
     def restores(self, process: int, folder: int, name: bytes) -> None:

@@ -21,7 +21,7 @@ from typing import NamedTuple, Protocol
 
 from potofs.backends.base import Record
 from potofs.config import MAX_MESSAGE_BYTES
-from potofs.errors import InvalidMessage, MessageTooLarge, PotofsError, WouldBlock
+from potofs.errors import InvalidMessage, MessageTooLarge, NotReplicated, PotofsError, WouldBlock
 from potofs.journal import admission, reading, stream
 from potofs.journal.doubt import Doubts, Find, Stamps, Tried, leaves_doubt, said
 
@@ -276,7 +276,11 @@ class Appender:
         """Sets aside what was refused before; what cannot be stays."""
         while self._refused:
             data, in_doubt = self._refused[0]
-            self._set_aside(data, in_doubt=in_doubt)
+            try:
+                self._set_aside(data, in_doubt=in_doubt)
+            except NotReplicated as error:
+                # Once more it would be there twice.
+                log.warning("what was set aside may be lost with the server that has it: %s", error)
             self._refused_size -= sys.getsizeof(self._refused.popleft().data)
 
     def _divided(self, buffer: bytes) -> tuple[list[Tried], bytes]:

@@ -21,35 +21,38 @@ class UsersChanged:
     """That time (nanoseconds since 1970), as it is known: by whoever is asked for it, or as it was last."""
 
     def __init__(self, ask: Callable[[], int], *, blocks: bool, patience: float) -> None:
-        self._ask, self._blocks, self._patience = ask, blocks, patience
+        self._ask, self._blocks = ask, blocks
+        self._glance = min(patience * _GLANCE, threading.TIMEOUT_MAX)
         #: Until somebody has asked, when this was made.
         self.known = time.time_ns()
-        self._guard = threading.Lock()
-        # The answer that is waited for, by all who want one meanwhile, and whether somebody has in vain.
-        self._answer: Future[int] | None = None
-        self._is_late = False
+        # One asks behind the other: what another was answered may be from before what this one asks about.
+        self._turn = threading.Lock()
+        # An answer that nobody waits for any more.
+        self._late: Future[int] | None = None
         # When it was asked in vain last (seconds, monotonic).
         self._failed = -_OUTAGE
 
     def __call__(self) -> int:
         """Asks for it; of one who `blocks` only so long. Raises what is no sign of an outage."""
-        with self._guard:
-            answer = self._answer
-            if answer is None:
-                if time.monotonic() < self._failed + _OUTAGE:
-                    return self.known
-                answer, self._is_late = self._begun(), False
-            elif self._is_late:
+        if self._is_away() or not self._turn.acquire(timeout=self._glance):
+            return self.known
+        try:
+            if self._is_away():
                 return self.known
-        if wait([answer], self._patience * _GLANCE).done:
-            return answer.result()
-        self._is_late = True
-        return self.known
+            answer = self._begun()
+            if wait([answer], self._glance).done:
+                return answer.result()
+            self._late = answer
+            return self.known
+        finally:
+            self._turn.release()
+
+    def _is_away(self) -> bool:
+        return time.monotonic() < self._failed + _OUTAGE or (self._late is not None and not self._late.done())
 
     def _begun(self) -> Future[int]:
         answer: Future[int] = Future()
         if self._blocks:
-            self._answer = answer
             # If there are too many threads, whoever asks waits.
             with suppress(RuntimeError):
                 threading.Thread(target=self._finish, args=(answer,), name="potofs-users", daemon=True).start()
@@ -63,8 +66,6 @@ class UsersChanged:
         except (Unreachable, DeadlineExceeded, OSError):
             self._failed = time.monotonic()
         except Exception as error:
-            self._answer = None
             answer.set_exception(error)
             return
-        self._answer = None
         answer.set_result(self.known)

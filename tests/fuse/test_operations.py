@@ -149,7 +149,7 @@ def test_an_append_that_comes_by_what_has_become_an_archive_is_refused_only_when
             # It is told so once, also if somebody had moved it when it was looked up again.
             await operations.lookup(inode, FileNameT(b"current.yaml"), somebody)
             assert await errno_of_open(somebody, archive) == errno.ESTALE
-            operations._seekers.missed(somebody.pid, Kind.DIALOGS)
+            operations._seekers.missed(somebody.pid, Kind.DIALOGS, inode, b"current.yaml")
             await operations.lookup(inode, FileNameT(b"current.yaml"), somebody)
             await operations.release(FileHandleT((await operations.open(archive, appending, somebody)).fh))
 

@@ -55,7 +55,7 @@ def test_whoever_found_nothing_when_it_looked_again_is_as_good_as_new() -> None:
     seekers = Seekers()
     for folder, is_sent_back in ((Kind.DIALOGS, False), (Kind.ARCHIVED, True)):
         seekers.opens(1, 7).sent_back("it may be another's")
-        seekers.missed(1, folder)
+        seekers.missed(1, folder, 3, b"refund.yaml")
         again = seekers.opens(1, 7)
         assert again.may_look_again
         # Whoever missed the running conversation goes on to begin one, and somebody else has.
@@ -78,6 +78,12 @@ def test_whoever_restores_an_archive_looks_its_name_up_once_more_and_nobody_is_t
     assert not seekers.is_restored(4, b"refund.yaml")
     with pytest.raises(Stale):
         seekers.restores(2, 3, b"refund.yaml")
+    with pytest.raises(Stale):
+        seekers.restores(5, 4, b"other.yaml")
+    seekers.missed(5, Kind.ARCHIVED, 4, b"other.yaml")
+    assert not seekers.is_restored(4, b"other.yaml"), "somebody else has restored it"
+    with pytest.raises(Stale):
+        seekers.restores(5, 4, b"other.yaml")
     for process in (1, 2, 0):
         seekers.restores(process, 3, b"refund.yaml")
     assert seekers.is_restored(3, b"refund.yaml")

@@ -25,7 +25,7 @@ from potofs.backends.redis.fences import fence_of
 from potofs.backends.redis.keys import SHARDS, Keys, number, shard_of_user
 from potofs.backends.redis.reading import damaged, read_bytes
 from potofs.backends.waiting import left_of
-from potofs.errors import DeadlineExceeded
+from potofs.errors import DeadlineExceeded, NotReplicated
 
 # Users whose conversations' numbers are remembered.
 _USERS = 8192
@@ -160,7 +160,7 @@ class Changes:
                     raise AssertionError(f"{script}.lua answers {answer!r}")
             if time.monotonic() > deadline:
                 if since is not None:
-                    raise DeadlineExceeded("stored, but one master after another was replaced before replicas had it")
+                    raise NotReplicated("stored, but one master after another was replaced before replicas had it")
                 if is_cut:
                     raise DeadlineExceeded("the connection was cut, and whether this was done cannot be told now")
                 raise DeadlineExceeded(

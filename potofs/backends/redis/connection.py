@@ -20,7 +20,7 @@ from potofs.backends.redis.scripts import Script
 from potofs.backends.redis.silence import Silences
 from potofs.backends.waiting import insists, is_whole, left_of
 from potofs.config import RedisSettings, Where
-from potofs.errors import Damaged, DeadlineExceeded, PotofsError, Unreachable
+from potofs.errors import Damaged, DeadlineExceeded, NotReplicated, PotofsError, Unreachable
 
 Result = TypeVar("Result")
 #: A key or an argument of a command.
@@ -204,7 +204,7 @@ class Link:
 
         False if the master that is asked does not know that change, or is none any more: another one took its place,
         and whether that has the change only the script can tell, given again. `answers`: where tokens are noted.
-        Raises DeadlineExceeded if the replicas do not have it in time; it is stored on the master then.
+        Raises NotReplicated if the replicas do not have it in time.
         """
         if not self._replicas:
             return True
@@ -227,7 +227,7 @@ class Link:
         if not any(known):
             return False
         if have < self._replicas:
-            raise DeadlineExceeded(f"{self._server}: stored, but {have} of {self._replicas} replicas have it in time")
+            raise NotReplicated(f"{self._server}: stored, but {have} of {self._replicas} replicas have it in time")
         return True
 
     @contextmanager

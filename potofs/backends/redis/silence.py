@@ -13,6 +13,8 @@ from potofs.errors import PotofsError
 # How long the first look waits for an answer (part of a deadline), and how soon the next one comes (seconds): twice as
 # late each time, up to that part of a deadline.
 _LOOK = 1 / 20
+# The same if several were waited for: it may have been any of them, and the others may be busy for a moment.
+_LOOK_OF_SEVERAL = 1 / 5
 _PAUSE = 0.02
 # What whoever asks meanwhile is given (seconds at most; part of a deadline): half as much after so many times, and not
 # more often halved than that.
@@ -25,12 +27,12 @@ _SHORTEST = 20
 class _Silence:
     """That of one server."""
 
-    def __init__(self, why: PotofsError | OSError, *, is_alone: bool) -> None:
+    def __init__(self, why: PotofsError | OSError, first_look: float) -> None:
         #: What whoever waited for all of a deadline was told, and how often somebody has been told so since.
         self.why = why
         self.times = 0
-        #: Whether only this one was waited for.
-        self.is_alone = is_alone
+        #: How long the first look waits for an answer (seconds).
+        self.first_look = first_look
         #: Whether it was looked at: until then it may have been a connection that hung, or another server.
         self.is_sure = threading.Event()
         self.is_over = threading.Event()
@@ -72,7 +74,7 @@ class Silences:
                     if len(servers) == 1:
                         known.is_sure.set()
                     continue
-                silence = _Silence(why, is_alone=len(servers) == 1)
+                silence = _Silence(why, self._timeout * (_LOOK if len(servers) == 1 else _LOOK_OF_SEVERAL))
                 watch = threading.Thread(target=self._watch, args=(server, key, silence), name="potofs-silence")
                 watch.daemon = True
                 # If there are too many threads, everybody waits for themselves.
@@ -91,7 +93,7 @@ class Silences:
         """What is the matter, after a moment, with one of these servers that is silent; None if none is."""
         for server in servers:
             silence = self._of.get(server)
-            if silence is not None and silence.is_sure.wait(2 * self._timeout * _LOOK if silence.is_alone else 0):
+            if silence is not None and silence.is_sure.wait(2 * silence.first_look):
                 moment = min(_MOMENT, self._timeout * _MOMENT_PART) / 2 ** min(silence.times // _TIMES, _SHORTEST)
                 silence.times += 1
                 if not silence.is_over.wait(moment):
@@ -104,8 +106,7 @@ class Silences:
 
     def _watch(self, server: str, key: str | None, silence: _Silence) -> None:
         longest = self._timeout * _LOOK
-        # Of several it may have been any that did not answer, and all others may be busy for a moment.
-        look, pause = longest if silence.is_alone else self._timeout, _PAUSE
+        look, pause = silence.first_look, _PAUSE
         try:
             while self._is_silent(server, key, look):
                 silence.is_sure.set()
