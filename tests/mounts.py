@@ -205,6 +205,17 @@ def abandon(path: Path) -> None:
     Path(running.word_of(str(path))).unlink(missing_ok=True)
 
 
+@contextmanager
+def opened_to_append(path: Path) -> Iterator[int]:
+    """A descriptor whose mount may be gone before it is closed."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+    try:
+        yield descriptor
+    finally:
+        with suppress(OSError):
+            os.close(descriptor)
+
+
 def answer_of(call: Callable[[], object]) -> tuple[str, float]:
     """What came of a call, and after how long (seconds)."""
     begun = time.monotonic()

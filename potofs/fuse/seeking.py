@@ -13,6 +13,7 @@ from potofs.fuse.recent import Recent
 from potofs.tree.nodes import Kind, Node
 
 Noted = TypeVar("Noted")
+Said = TypeVar("Said")
 
 # Processes of which it is known what they looked up last, or are about to restore.
 _PROCESSES = 4096
@@ -37,9 +38,7 @@ class Seekers:
         """One has looked an entry up: what it does next is about that, if it is a conversation."""
         self._sought.pop(process, None)
         if node.kind in {Kind.CURRENT, Kind.ARCHIVE} and process:
-            self._sought[process] = inode, node.kind
-            if len(self._sought) > _PROCESSES:
-                self._sought.popitem(last=False)
+            _note(self._sought, process, (inode, node.kind))
 
     def missed(self, process: int, kind: Kind, folder: int, name: bytes) -> None:
         """What one has looked up in a folder of a kind is not there, or is made anew."""
@@ -54,8 +53,8 @@ class Seekers:
         if not process or restorer in self._restorers:
             self._restorers.pop(restorer, None)
             return
-        _note(self._restorers, restorer)
-        _note(self._restored, (folder, name))
+        _note(self._restorers, restorer, None)
+        _note(self._restored, (folder, name), None)
         raise Stale(f"{name!r} may be remembered as an archive's")
 
     def restored(self, folder: int, name: bytes) -> None:
@@ -110,7 +109,8 @@ class Seeker:
         return Stale(why)
 
 
-def _note(noted: OrderedDict[Noted, None], one: Noted) -> None:
-    noted[one] = None
+def _note(noted: OrderedDict[Noted, Said], one: Noted, said: Said) -> None:
+    """Notes something of one; those that were noted longest ago are forgotten if there are too many."""
+    noted[one] = said
     if len(noted) > _PROCESSES:
         noted.popitem(last=False)

@@ -15,7 +15,7 @@ import pytest
 
 from potofs import open_journal
 from tests import redis_servers
-from tests.mounts import Mount, all_at_once, answer_of, is_mounted, processes_of, run, wait_until
+from tests.mounts import Mount, all_at_once, answer_of, is_mounted, opened_to_append, processes_of, run, wait_until
 
 #: What a call may take (seconds), and what the machine may add to that.
 DEADLINE = 1.0
@@ -258,16 +258,13 @@ def test_the_daemon_ends_although_the_server_hangs(mount: Mount, server: Servers
 def test_the_daemon_sets_aside_all_that_many_have_not_finished_although_they_are_one_users(
     mount: Mount, server: redis_servers.Server
 ) -> None:
-    descriptors = [os.open(mount.current("mia"), os.O_WRONLY | os.O_APPEND) for _ in range(300)]
-    try:
-        for number, descriptor in enumerate(descriptors):
-            os.write(descriptor, b"role: user\ncontent: half %d" % number)
+    with ExitStack() as stack:
+        for number in range(300):
+            os.write(
+                stack.enter_context(opened_to_append(mount.current("mia"))), b"role: user\ncontent: half %d" % number
+            )
         os.kill(mount.daemon, signal.SIGTERM)
         wait_until(lambda: not processes_of(mount.path), "the daemon has ended")
-    finally:
-        for descriptor in descriptors:
-            with suppress(OSError):
-                os.close(descriptor)
     with open_journal(f"redis://{server.place}") as journal:
         found = [found.name for found in journal.backend.set_asides("mia")]
         kept = [journal.backend.open_set_aside("mia", name).read_all() for name in found]
@@ -278,18 +275,13 @@ def test_the_daemon_sets_aside_what_is_not_finished_if_the_server_goes_on_before
     mount: Mount, server: redis_servers.Server
 ) -> None:
     users = ("mia", "noah")
-    descriptors = [os.open(mount.current(user), os.O_WRONLY | os.O_APPEND) for user in users for _ in range(5)]
-    try:
-        for descriptor in descriptors:
-            os.write(descriptor, b"role: user\ncontent: half")
+    with ExitStack() as stack:
+        for user in 5 * users:
+            os.write(stack.enter_context(opened_to_append(mount.current(user))), b"role: user\ncontent: half")
         with Hanging(server):
             os.kill(mount.daemon, signal.SIGTERM)
             time.sleep(1.3 * DEADLINE)
         wait_until(lambda: not processes_of(mount.path), "the daemon has ended")
-    finally:
-        for descriptor in descriptors:
-            with suppress(OSError):
-                os.close(descriptor)
     with open_journal(f"redis://{server.place}") as journal:
         assert [len(journal.backend.set_asides(user)) for user in users] == [5, 5]
 

@@ -8,8 +8,8 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from potofs.cli import mounting
 from potofs.mount import daemon, logs, owners, running
 from potofs.mount.mountpoints import MountError
 from potofs.mount.options import MountOptions
-from tests.mounts import Mount, is_mounted, mounted, potofs, processes_of, run, wait_until
+from tests.mounts import Mount, is_mounted, mounted, opened_to_append, potofs, processes_of, run, wait_until
 
 #: What the kernel says of a mount whose daemon is gone.
 GONE = (errno.ENOTCONN, errno.ECONNABORTED)
@@ -30,17 +30,6 @@ GONE = (errno.ENOTCONN, errno.ECONNABORTED)
 
 def message(number: int) -> str:
     return f'role: user\ncontent: number {number}\ntimestamp: "2024-01-15T10:30:{number:02d}.000Z"\n---\n'
-
-
-@contextmanager
-def opened_to_append(path: Path) -> Iterator[int]:
-    """A descriptor whose mount may be gone before it is closed."""
-    descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
-    try:
-        yield descriptor
-    finally:
-        with suppress(OSError):
-            os.close(descriptor)
 
 
 def test_a_mount_answers_when_the_command_returns(mount: Mount) -> None:
